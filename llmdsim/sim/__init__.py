@@ -1,0 +1,1 @@
+"""Time and chance: what an engine does, without HTTP."""

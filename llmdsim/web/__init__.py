@@ -1,0 +1,1 @@
+"""The HTTP door: thin, and the only place that knows requests and responses."""
