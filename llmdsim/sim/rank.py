@@ -1,0 +1,234 @@
+"""
+One data-parallel rank: where a request meets planner, seats, latency and pacer.
+
+serve() is the only way in, for every door; leaving early is cancelling it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from random import Random
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.internet.interfaces import IReactorTime
+
+from llmdsim.config import Config
+from llmdsim.faults import BUSY, UNAVAILABLE, Fault
+from llmdsim.sim.latency import Latency
+from llmdsim.sim.lora import Adapters
+from llmdsim.sim.metrics import Finished, Load, Meters, cache_info
+from llmdsim.sim.pacing import Pacer, Stream
+from llmdsim.sim.plan import Offload, Plan, Planner, Sink, Source, Tokenizer
+from llmdsim.sim.request import Request
+from llmdsim.sim.scheduler import Scheduler, Seat
+
+BUSY_TEXT = (
+    "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
+)
+
+
+@attrs.define(slots=True, eq=False)
+class _Part:
+    """One sequence on its way: its plan, the seat it waits for, and when its request came (clock seconds)."""
+
+    plan: Plan
+    seat: Deferred[Seat]
+    arrival: float
+
+
+class Rank:
+    """
+    The engine of one rank; everything here is its own but the tokenizer and the source.
+
+    ``config`` is the rank's own (``config.for_rank``) with its seed set; ``wall`` tells Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        tokenizer: Tokenizer,
+        source: Source,
+        offload: Offload,
+    ) -> None:
+        seed = config.seed or 0
+        rng = Random(seed)
+        self.config, self.clock, self.wall, self.tokenizer = config, clock, wall, tokenizer
+        self.adapters = Adapters(config.served_model_name, config.lora_modules, config.max_loras)
+        self.scheduler = Scheduler(clock, config.max_num_seqs, config.max_waiting_queue_length, self.adapters)
+        self.meters = _meters(config, self._load, wall)
+        self.latency = Latency(config, rng, lambda: self.scheduler.running)
+        self.pacer = Pacer(clock, self.latency.gap, self.meters)
+        self.planner = Planner(config, tokenizer, source, offload, rng)
+        self.started = clock.seconds()
+        self.open = 0  # requests accepted and not yet answered
+        self._open_tokens = 0
+        self._adapters_in_flight: Counter[str] = Counter()
+        self._id_base = b"%d-%d-" % (seed, config.port)
+        self._ids = 0
+        self._drained: Deferred[None] | None = None
+
+    def new_id(self) -> str:
+        """Sixteen hex digits, the same sequence again for the same seed and port."""
+        self._ids += 1
+        return blake2b(self._id_base + b"%d" % self._ids, digest_size=8).hexdigest()
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``startup-duration`` has passed."""
+        return bool(self.clock.seconds() - self.started >= self.config.startup_duration)
+
+    async def serve(self, request: Request, sink: Sink) -> None:
+        """
+        Answer a request into a sink; returns when the last sequence has ended.
+
+        Raises Fault before ``sink.begin`` where the request is refused. Cancelling frees everything in the same turn.
+        """
+        arrival = self.clock.seconds()
+        if self._drained is not None:
+            raise Fault(UNAVAILABLE, "server is shutting down")
+        self.open += 1
+        try:
+            parts = self._enter(await self.planner.plan(request), arrival)
+            await self._speak_all(parts, sink)
+            self.meters.parent_finished(request.n, max(len(part.plan.ids) for part in parts))
+        except CancelledError:
+            self.meters.aborted()
+            raise
+        finally:
+            self.open -= 1
+            self._check_drained()
+
+    def drain(self, limit: float) -> Deferred[None]:
+        """Refuse new requests from now on; fires when the open ones have ended, or after ``limit`` seconds."""
+        if self._drained is None:
+            self._drained = Deferred()
+            self._drained.addTimeout(limit, self.clock, onTimeoutCancel=lambda result, _: None)
+            self._check_drained()
+        return self._drained
+
+    def _check_drained(self) -> None:
+        drained = self._drained
+        if drained is not None and not self.open and not drained.called:
+            drained.callback(None)
+
+    def _enter(self, plans: Sequence[Plan], arrival: float) -> list[_Part]:
+        """Ask for a seat for each plan, or for none: a full queue refuses the whole request."""
+        self._admit(plans)
+        parts: list[_Part] = []
+        try:
+            for plan in plans:
+                model = plan.request.model
+                parts.append(_Part(plan, self.scheduler.enter(model.adapter, plan.request.priority), arrival))
+                self._in_flight(plan, 1)
+        except Fault:
+            for part in parts:
+                self._withdraw(part)
+            raise
+        return parts
+
+    def _admit(self, plans: Sequence[Plan]) -> None:
+        config, scheduler = self.config, self.scheduler
+        sequences = scheduler.running + scheduler.waiting + len(plans)
+        if config.max_num_queued_reqs is not None and sequences > config.max_num_queued_reqs:
+            self.meters.rejected("max_num_queued_reqs")
+            raise Fault(BUSY, BUSY_TEXT)
+        tokens = self._open_tokens + sum(plan.prompt_tokens for plan in plans)
+        if config.max_num_queued_tokens is not None and tokens > config.max_num_queued_tokens:
+            self.meters.rejected("max_num_queued_tokens")
+            raise Fault(BUSY, BUSY_TEXT)
+
+    def _withdraw(self, part: _Part) -> None:
+        part.seat.addCallbacks(self.scheduler.leave, lambda failure: None)
+        part.seat.cancel()
+        self._in_flight(part.plan, -1)
+
+    def _in_flight(self, plan: Plan, change: int) -> None:
+        self._open_tokens += change * plan.prompt_tokens
+        adapter = plan.request.model.adapter
+        if adapter is None:
+            return
+        self._adapters_in_flight[adapter] += change
+        if not self._adapters_in_flight[adapter]:
+            del self._adapters_in_flight[adapter]
+        names = tuple(self._adapters_in_flight)
+        self.meters.lora(names, names)  # vLLM lists an adapter under both labels while it has any request
+
+    async def _speak_all(self, parts: Sequence[_Part], sink: Sink) -> None:
+        if len(parts) == 1:
+            await self._speak(parts[0], sink)
+            return
+        speaking = [Deferred.fromCoroutine(self._speak(part, sink)) for part in parts]
+        try:
+            await gatherResults(speaking, consumeErrors=True)
+        except FirstError as first:
+            for other in speaking:
+                other.cancel()
+            first.subFailure.raiseException()
+
+    async def _speak(self, part: _Part, sink: Sink) -> None:
+        plan = part.plan
+        try:
+            seat = await part.seat
+        except CancelledError:
+            self._in_flight(plan, -1)
+            raise
+        try:
+            ttft = self.latency.ttft(plan.prompt_tokens, plan.cached_tokens, plan.request.remote_prefill)
+            sink.begin(plan)
+            stream = self.pacer.speak(plan, sink, seat.granted + ttft, part.arrival)
+            await self._heard(stream)
+            self.meters.finished(self._finished(part, seat, stream))
+        finally:
+            self.scheduler.leave(seat)
+            self._in_flight(plan, -1)
+
+    async def _heard(self, stream: Stream) -> None:
+        try:
+            await stream.done
+        except BaseException:
+            self.pacer.drop(stream)
+            raise
+
+    def _finished(self, part: _Part, seat: Seat, stream: Stream) -> Finished:
+        plan = part.plan
+        return Finished(
+            reason=plan.finish,
+            prompt_tokens=plan.prompt_tokens,
+            cached_tokens=plan.cached_tokens,
+            generated=len(plan.ids),
+            max_tokens=plan.request.max_tokens,
+            arrival=part.arrival,
+            queued=seat.queued,
+            scheduled=seat.granted,
+            first=stream.first,
+            last=stream.last,
+            now=self.clock.seconds(),
+        )
+
+    def _load(self) -> Load:
+        scheduler = self.scheduler
+        return Load(running=scheduler.running, waiting=scheduler.waiting, deferred=scheduler.deferred())
+
+
+def _meters(config: Config, load: Callable[[], Load], wall: Callable[[], float]) -> Meters:
+    shows_adapters = config.enable_lora or bool(config.lora_modules) or not config.strict
+    return Meters(
+        model_name=config.display_name,
+        engine=max(config.data_parallel_rank, 0),
+        max_model_len=config.max_model_len,
+        cache_info=cache_info(
+            block_size=config.block_size,
+            num_gpu_blocks=config.kv_cache_size,
+            max_model_len=config.max_model_len,
+            prefix_caching_hash_algo=config.prefix_caching_hash_algo,
+        ),
+        max_loras=config.max_loras if shows_adapters else None,
+        deprecated=not config.strict,
+        load=load,
+        wall=wall,
+    )

@@ -1,0 +1,203 @@
+"""
+Puts the house together: command line, ranks, sockets, threads.
+
+The one room that knows the reactor, the process's environment and the wall clock.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import attrs
+from twisted.application.internet import TimerService
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReactorCore, IStreamServerEndpoint
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+from twisted.python.usage import Options as UsageOptions
+
+from llmdsim.config import Config, ConfigError, HelpRequested, load
+from llmdsim.dataset import Echo, Presets
+from llmdsim.sim.plan import Source, Tokenizer
+from llmdsim.sim.rank import Rank
+from llmdsim.tokenizer import choose
+from llmdsim.web.site import make_site
+from llmdsim.web.transport import Endpoint
+from llmdsim.web.tree import make_app
+
+log = Logger()
+
+DRAIN = 30.0  # seconds that open requests get to end, unless --shutdown-timeout says otherwise
+HEARTBEAT = 0.1  # seconds between looks at how late the reactor is
+THREADS = 4
+MEGABYTE = 1 << 20
+
+
+class Options(UsageOptions):
+    """The command line, from which ``config`` is made; anything wrong with it is one line and exit status 2."""
+
+    config: Config
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Read the words after ``twistd llmdsim``."""
+        try:
+            self.config = load(sys.argv[1:] if options is None else options, os.environ)
+        except HelpRequested as help:
+            sys.stdout.write(f"{help}\n")
+            raise SystemExit(0) from None
+        except ConfigError as problem:
+            _give_up(str(problem), 2)
+
+
+def makeService(options: Options, reactor: Any = None) -> MultiService:
+    """The service tree of all ranks that this process serves."""
+    if reactor is None:
+        from twisted.internet import reactor
+    config = options.config
+    seed = time.time_ns() if config.seed is None else config.seed
+    service, threads = MultiService(), Threads(reactor)
+    service.setName("llmdsim")
+    threads.setServiceParent(service)
+    for note in config.notes:
+        log.info("{note}", note=note)
+    tokenizer = _tokenizer(config)
+    source = _source(config, tokenizer)
+    for part in config.ranks():
+        rank = Rank(attrs.evolve(part, seed=seed), reactor, time.time, tokenizer, source, threads.offload)
+        RankService(rank, reactor).setServiceParent(service)
+    reactor.callWhenRunning(_settle)
+    return service
+
+
+class Threads(Service):
+    """The thread pool for what would block the reactor."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(0, THREADS, "llmdsim")
+
+    def offload(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """Run a function in a thread; fires with its result."""
+        return deferToThreadPool(self._reactor, self._pool, function, *arguments)
+
+    def startService(self) -> None:
+        """Start the pool; threads come when there is work."""
+        super().startService()
+        self._pool.start()
+
+    def stopService(self) -> None:
+        """Wait for the work in hand."""
+        super().stopService()
+        self._pool.stop()
+
+
+class RankService(MultiService):
+    """One rank and its port. Stopping waits for its open requests, while the port goes on refusing new ones."""
+
+    def __init__(self, rank: Rank, reactor: IReactorCore) -> None:
+        super().__init__()
+        config = rank.config
+        self.setName(f"rank {config.data_parallel_rank}")
+        self._rank = rank
+        site = make_site(make_app(rank), clock=rank.clock, max_body=config.max_request_body_size_mb * MEGABYTE)
+        endpoint = Endpoint(reactor, config.port, config.host or "0.0.0.0")
+        Port(endpoint, site, f"rank {config.data_parallel_rank}: port {config.port}").setServiceParent(self)
+        heartbeat = TimerService(HEARTBEAT, Heartbeat(rank))
+        heartbeat.clock = rank.clock
+        heartbeat.setServiceParent(self)
+
+    def stopService(self) -> Deferred[Any]:
+        """Drain, then close."""
+        limit = self._rank.config.shutdown_timeout or DRAIN
+        drained = self._rank.drain(limit)
+        drained.addCallback(lambda _: MultiService.stopService(self))
+        return drained
+
+
+class Heartbeat:
+    """Measures how late the reactor is: the time between two calls, over what was asked for."""
+
+    def __init__(self, rank: Rank) -> None:
+        self._rank = rank
+        self._due: float | None = None
+
+    def __call__(self) -> None:
+        """One beat."""
+        now = self._rank.clock.seconds()
+        if self._due is not None:
+            self._rank.meters.reactor_lag(max(0.0, now - self._due))
+        self._due = now + HEARTBEAT
+
+
+class Port(Service):
+    """A listening port that must be had: where it is busy the process says so and ends."""
+
+    def __init__(self, endpoint: IStreamServerEndpoint, factory: ServerFactory, name: str) -> None:
+        self._endpoint, self._factory, self._name = endpoint, factory, name
+        self._port: IListeningPort | None = None
+
+    def privilegedStartService(self) -> None:
+        """Listen, before privileges are shed."""
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        """Listen, where nobody did before."""
+        super().startService()
+        self._listen()
+
+    def stopService(self) -> Deferred[Any]:
+        """Close the port."""
+        super().stopService()
+        port, self._port = self._port, None
+        return maybeDeferred(port.stopListening if port is not None else lambda: None)
+
+    def _listen(self) -> None:
+        if self._port is None:
+            self._endpoint.listen(self._factory).addCallbacks(self._opened, self._failed)
+
+    def _opened(self, port: IListeningPort) -> None:
+        self._port = port
+        log.info("{name}: listening", name=self._name)
+
+    def _failed(self, failure: Any) -> None:
+        failure.trap(CannotListenError)
+        _give_up(f"{self._name}: {failure.value.socketError}", 1)
+
+
+def _tokenizer(config: Config) -> Tokenizer:
+    try:
+        return choose(
+            model=config.model,
+            tokenizer=config.tokenizer,
+            force_simulated=config.force_dummy_tokenizer,
+            environ=os.environ,
+            chat_template=config.chat_template,
+            log=lambda text: log.info("{text}", text=text),
+        )
+    except ValueError as problem:
+        _give_up(str(problem), 1)
+
+
+def _source(config: Config, tokenizer: Tokenizer) -> Source:
+    return Echo(tokenizer.encode) if config.mode == "echo" else Presets(tokenizer.encode)
+
+
+def _settle() -> None:
+    """What start-up made stays for ever, so the collector need not look at it again in the middle of a stream."""
+    gc.collect()
+    gc.freeze()
+
+
+def _give_up(text: str, status: int) -> NoReturn:
+    sys.stderr.write(f"llmdsim: {text}\n")
+    raise SystemExit(status)

@@ -1,0 +1,57 @@
+"""
+Routes that are answered at once, without a seat: tokenize and detokenize.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.web.iweb import IRequest
+
+from llmdsim.api.parts import dumps
+from llmdsim.api.schema import check, check_any, read_json
+from llmdsim.sim.rank import Rank
+from llmdsim.sim.request import Conversation
+from llmdsim.web.answer import Answer
+from llmdsim.web.site import App
+
+TOKENIZE = ("TokenizeCompletionRequest", "TokenizeChatRequest")
+
+
+def routes(app: App, rank: Rank) -> None:
+    """Declare the direct routes."""
+
+    @app.route("/tokenize", methods=["POST"])
+    async def tokenize(http: IRequest) -> Answer:
+        body = check_any(TOKENIZE, read_json(http.content.read(), http.getHeader("content-type")))
+        rank.adapters.find(body.get("model"))
+        text, special = _question(rank, body)
+        tokens = await rank.planner.tokenize(text, special)
+        strings = rank.tokenizer.strings(tokens.ids) if body.get("return_token_strs") else None
+        return _json(
+            {
+                "count": len(tokens.ids),
+                "max_model_len": rank.config.max_model_len,
+                "tokens": tokens.ids,
+                "token_strs": strings,
+            }
+        )
+
+    @app.route("/detokenize", methods=["POST"])
+    def detokenize(http: IRequest) -> Answer:
+        body = check("DetokenizeRequest", read_json(http.content.read(), http.getHeader("content-type")))
+        rank.adapters.find(body.get("model"))
+        return _json({"prompt": rank.tokenizer.decode(body["tokens"])})
+
+
+def _question(rank: Rank, body: dict[str, Any]) -> tuple[str, bool]:
+    """The text of a tokenize body, and whether special tokens are added to it."""
+    if "prompt" in body:
+        return body["prompt"], body.get("add_special_tokens", True)
+    template = body.get("chat_template_kwargs") or {}
+    chat = Conversation(body["messages"], body.get("tools") or (), body.get("add_generation_prompt", True), template)
+    return rank.planner.text(chat), body.get("add_special_tokens", False)
+
+
+def _json(value: dict[str, Any]) -> Answer:
+    return Answer(dumps(value))

@@ -1,0 +1,20 @@
+"""
+The routes of one rank, put together: every room of this package declares its own.
+"""
+
+from __future__ import annotations
+
+from llmdsim.sim.rank import Rank
+from llmdsim.web import admin, direct, generation, probes
+from llmdsim.web.app import App
+from llmdsim.web.traffic import Traffic
+
+ROOMS = (generation, direct, admin, probes)
+
+
+def make_app(rank: Rank) -> App:
+    """One rank's app, counting its traffic in the rank's registry."""
+    app = App(seconds=rank.clock.seconds, served=Traffic(rank.meters.registry, rank.wall).served)
+    for room in ROOMS:
+        room.routes(app, rank)
+    return app
