@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IListeningPort, IReactorCore, IStreamSer
 from twisted.internet.protocol import ServerFactory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.python.usage import Options as UsageOptions
 
@@ -36,7 +37,6 @@ from llmdsim.web.tree import make_app
 
 log = Logger()
 
-DRAIN = 30.0  # seconds that open requests get to end, unless --shutdown-timeout says otherwise
 HEARTBEAT = 0.1  # seconds between looks at how late the reactor is
 THREADS = 4
 MEGABYTE = 1 << 20
@@ -109,7 +109,7 @@ class RankService(MultiService):
         self.setName(f"rank {config.data_parallel_rank}")
         self._rank = rank
         site = make_site(make_app(rank), clock=rank.clock, max_body=config.max_request_body_size_mb * MEGABYTE)
-        endpoint = Endpoint(reactor, config.port, config.host or "0.0.0.0")
+        endpoint = Endpoint(reactor, config.host or "", config.port)
         Port(endpoint, site, f"rank {config.data_parallel_rank}: port {config.port}").setServiceParent(self)
         heartbeat = TimerService(HEARTBEAT, Heartbeat(rank))
         heartbeat.clock = rank.clock
@@ -117,8 +117,7 @@ class RankService(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Drain, then close."""
-        limit = self._rank.config.shutdown_timeout or DRAIN
-        drained = self._rank.drain(limit)
+        drained = self._rank.drain(self._rank.config.shutdown_timeout)
         drained.addCallback(lambda _: MultiService.stopService(self))
         return drained
 
@@ -162,16 +161,16 @@ class Port(Service):
         return maybeDeferred(port.stopListening if port is not None else lambda: None)
 
     def _listen(self) -> None:
-        if self._port is None:
-            self._endpoint.listen(self._factory).addCallbacks(self._opened, self._failed)
-
-    def _opened(self, port: IListeningPort) -> None:
-        self._port = port
+        if self._port is not None:
+            return
+        results: list[Any] = []  # our endpoints answer at once; to exit from inside a callback is not possible
+        self._endpoint.listen(self._factory).addBoth(results.append)
+        (result,) = results
+        if isinstance(result, Failure):
+            result.trap(CannotListenError)
+            _give_up(f"{self._name}: {result.value.socketError}", 1)
+        self._port = result
         log.info("{name}: listening", name=self._name)
-
-    def _failed(self, failure: Any) -> None:
-        failure.trap(CannotListenError)
-        _give_up(f"{self._name}: {failure.value.socketError}", 1)
 
 
 def _tokenizer(config: Config) -> Tokenizer:
@@ -199,5 +198,6 @@ def _settle() -> None:
 
 
 def _give_up(text: str, status: int) -> NoReturn:
-    sys.stderr.write(f"llmdsim: {text}\n")
+    stderr = sys.__stderr__ or sys.stderr  # twistd sends sys.stderr to the log
+    stderr.write(f"llmdsim: {text}\n")
     raise SystemExit(status)

@@ -58,6 +58,7 @@ def _record(schema: Schema, name: str, typed: bool) -> Check:
     fields = {
         key: _after(_compiled(part, typed, f"{name}.{key}"), f"{name}.{key}")
         for key, part in schema["properties"].items()
+        if not key.startswith("_")  # vLLM's private notes, which a request cannot set
     }
     refuse = shapes.no_dict if typed else shapes.no_model
     if name in oddities.DATACLASSES:

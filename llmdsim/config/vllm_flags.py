@@ -58,7 +58,7 @@ class VllmFlags(SimulatorFlags):
     )
     enable_prefix_caching: bool = flag(True, _ENGINE, "find prompts again in the KV cache")
     prefix_caching_hash_algo: str = flag("sha256_cbor", _ENGINE, "how blocks are hashed", kind=_ALGORITHMS)
-    scheduling_policy: str = flag("fcfs", _ENGINE, "who may go next", kind=one_of("fcfs", "priority"), later=True)
+    scheduling_policy: str = flag("fcfs", _ENGINE, "who may go next", kind=one_of("fcfs", "priority"))
     enable_lora: bool = flag(False, _ENGINE, "serve LoRA adapters; without --strict they are served anyway")
     max_lora_rank: int = flag(16, _ENGINE, "largest rank of an adapter", kind=_LORA_RANKS)
     pipeline_parallel_size: int = flag(1, _ENGINE, "shown in the fingerprint only")

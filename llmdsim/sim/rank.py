@@ -119,11 +119,13 @@ class Rank:
     def _enter(self, plans: Sequence[Plan], arrival: float) -> list[_Part]:
         """Ask for a seat for each plan, or for none: a full queue refuses the whole request."""
         self._admit(plans)
+        by_priority = self.config.scheduling_policy == "priority"
         parts: list[_Part] = []
         try:
             for plan in plans:
-                model = plan.request.model
-                parts.append(_Part(plan, self.scheduler.enter(model.adapter, plan.request.priority), arrival))
+                adapter = plan.request.model.adapter
+                seat = self.scheduler.enter(adapter, plan.request.priority if by_priority else 0)
+                parts.append(_Part(plan, seat, arrival))
                 self._in_flight(plan, 1)
         except Fault:
             for part in parts:
