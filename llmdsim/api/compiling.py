@@ -6,7 +6,7 @@ Owns the document itself (openapi.json: vLLM 0.33.0's, minified, without descrip
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -21,14 +21,14 @@ from llmdsim.api.shapes import Branch
 _SCALARS = {"string": scalars.text, "integer": scalars.integer, "number": scalars.number, "boolean": scalars.boolean}
 
 
-@lru_cache(maxsize=1)
+@cache
 def openapi() -> dict[str, Any]:
     """vLLM's OpenAPI document, read on first use; not to be changed."""
     found: dict[str, Any] = orjson.loads(files("llmdsim.api").joinpath("openapi.json").read_bytes())
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def component(name: str, inside: bool = False) -> Check:
     """
     The check of a component; ``inside`` says that it is part of a TypedDict.
@@ -50,7 +50,7 @@ def _not_an_instance(value: Any, loc: Loc, errors: list[Error]) -> Any:
 
 
 def _after(check: Check, name: str) -> Check:
-    validator = oddities.validated(name)
+    validator = oddities.validator(name)
     return check if validator is None else shapes.then(check, validator)
 
 
@@ -60,7 +60,7 @@ def _record(schema: Schema, name: str, typed: bool) -> Check:
         for key, part in schema["properties"].items()
         if not key.startswith("_")  # vLLM's private notes, which a request cannot set
     }
-    refuse = shapes.no_dict if typed else shapes.no_model
+    refuse: shapes.Refuse = shapes.no_dict if typed else shapes.no_model
     if name in oddities.DATACLASSES:
         refuse = shapes.no_dataclass(name)
     closed = schema.get("additionalProperties") is False
@@ -108,9 +108,18 @@ def _array(schema: Schema, typed: bool, where: str) -> Check:
     items = schema["items"]
     if typed and where not in oddities.LISTS and ("$ref" in items or "$ref" in str(items.get("anyOf"))):
         return shapes.lazy
-    refuse = shapes.no_sequence if schema.get("sequence") else shapes.no_list
-    least, most = schema.get("minItems", 0), schema.get("maxItems")
-    return shapes.listing(_compiled(items, typed, where), least, most, refuse)
+    item, least = _compiled(items, typed, where), schema.get("minItems", 0)
+    if schema.get("sequence"):
+        return shapes.sequence(item, least)
+    return shapes.listing(item, least, schema.get("maxItems"), _all_plain(items))
+
+
+def _all_plain(items: Schema) -> shapes.AllPlain:
+    """The quick look at a whole array that spares looking at each item, where its items are texts or integers."""
+    kind = items.get("type")
+    if kind == "integer":
+        return scalars.all_integers(_bound(items.get("minimum"), kind), _bound(items.get("maximum"), kind))
+    return scalars.all_texts if items == {"type": "string"} else scalars.never
 
 
 def _object(schema: Schema, typed: bool, where: str) -> Check:

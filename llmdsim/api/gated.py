@@ -1,5 +1,5 @@
 """
-Request bodies of the endpoints that vLLM's OpenAPI document leaves out: embeddings, pooling, scores, adapters, tokens in.
+Request bodies that vLLM's OpenAPI document leaves out: embeddings, pooling, scores, adapters, tokens in.
 
 Written in the document's own language and in vLLM's field order, which is the order of the errors.
 """
@@ -45,7 +45,10 @@ def _body(*groups: dict[str, Schema], required: str = "", **more: object) -> Sch
 
 
 _MESSAGE = _any(
-    *(_ref(f"ChatCompletion{role}MessageParam") for role in "Developer System User Assistant Tool Function".split()),
+    *(
+        _ref(f"ChatCompletion{role}MessageParam")
+        for role in ("Developer", "System", "User", "Assistant", "Tool", "Function")
+    ),
     _ref("CustomChatCompletionMessageParam"),
     _ref("openai_harmony__Message"),
 )
@@ -92,6 +95,9 @@ _SCORE = {
 }
 _ONE = _any(_TEXT, _ref("ScoreMultiModalParam"))
 _SOME = _any(_TEXT, _ref("ScoreMultiModalParam"), _array(_ONE))
+_HASHES = {"type": "object", "additionalProperties": _array(_TEXT)}
+_RANGES = {"type": "object", "additionalProperties": _array(_DICT)}
+_FEATURES = "mm_hashes mm_placeholders"
 _PARTS = ("ImageParam", "ImageEmbedsParam", "TextParam", "VideoParam")
 
 COMPONENTS: dict[str, Schema] = {
@@ -113,9 +119,7 @@ COMPONENTS: dict[str, Schema] = {
     "ClassificationChatRequest": _body(
         _SPECIAL, _ACTIVATION, _TEMPLATE, {"messages": _CHAT}, _BASIC, required="messages"
     ),
-    "ScoreQueriesDocumentsRequest": _body(
-        _SCORE, {"queries": _SOME, "documents": _SOME}, required="queries documents"
-    ),
+    "ScoreQueriesDocumentsRequest": _body(_SCORE, {"queries": _SOME, "documents": _SOME}, required="queries documents"),
     "ScoreQueriesItemsRequest": _body(_SCORE, {"queries": _SOME, "items": _SOME}, required="queries items"),
     "ScoreDataRequest": _body(_SCORE, {"data_1": _SOME, "data_2": _SOME}, required="data_1 data_2"),
     "ScoreTextRequest": _body(_SCORE, {"text_1": _SOME, "text_2": _SOME}, required="text_1 text_2"),
@@ -137,7 +141,7 @@ COMPONENTS: dict[str, Schema] = {
             "request_id": _TEXT,
             "token_ids": _array(_INT, minItems=1),
             "token_offsets": _maybe(_array(_array(_INT, minItems=2, maxItems=2))),
-            "features": _maybe(_DICT),
+            "features": _maybe(_body({"mm_hashes": _HASHES, "mm_placeholders": _RANGES}, required=_FEATURES)),
             "content_parts": _maybe(_array(_DICT)),
             "sampling_params": _ref("SamplingParams"),
             "model": _maybe(_TEXT),
@@ -145,7 +149,7 @@ COMPONENTS: dict[str, Schema] = {
             "reasoning_parser_kwargs": _maybe(_body({"chat_template_kwargs": _DICT}, additionalProperties=False)),
             "return_token_ids": _maybe(_BOOL),
             "output_mode": _enum("tokens", "text", "derender"),
-            "parse_context": _maybe(_DICT),
+            "parse_context": _maybe(_body({"parallel_tool_calls": _maybe(_BOOL), "include_reasoning": _BOOL})),
             "stream": _maybe(_BOOL),
             "stream_options": _maybe(_ref("StreamOptions")),
             "cache_salt": _maybe(_SALT),
@@ -203,6 +207,11 @@ UNIONS: dict[str, tuple[str, ...]] = {
     ),
     "PoolingRequest": ("PoolingCompletionRequest", "PoolingChatRequest", "IOProcessorRequest"),
     "ClassificationRequest": ("ClassificationCompletionRequest", "ClassificationChatRequest"),
-    "ScoreRequest": ("ScoreQueriesDocumentsRequest", "ScoreQueriesItemsRequest", "ScoreDataRequest", "ScoreTextRequest"),
+    "ScoreRequest": (
+        "ScoreQueriesDocumentsRequest",
+        "ScoreQueriesItemsRequest",
+        "ScoreDataRequest",
+        "ScoreTextRequest",
+    ),
     "TokenizeRequest": ("TokenizeCompletionRequest", "TokenizeChatRequest"),
 }

@@ -24,9 +24,38 @@ CUT = "...[truncated]"
 # the location of tool_calls[0].function.arguments ends in "function".
 _BRACKETS = re.compile(r"[\[\]{}()]")
 _BRANCHES = frozenset(
-    "function-wrap function-after function-before function-plain json-or-python lax-or-strict chain default nullable"
-    " tagged-union union call arguments is-instance is-subclass callable str int float bool bytes bytearray list tuple"
-    " dict set frozenset complex none nonetype".split()
+    [
+        "function-wrap",
+        "function-after",
+        "function-before",
+        "function-plain",
+        "json-or-python",
+        "lax-or-strict",
+        "chain",
+        "default",
+        "nullable",
+        "tagged-union",
+        "union",
+        "call",
+        "arguments",
+        "is-instance",
+        "is-subclass",
+        "callable",
+        "str",
+        "int",
+        "float",
+        "bool",
+        "bytes",
+        "bytearray",
+        "list",
+        "tuple",
+        "dict",
+        "set",
+        "frozenset",
+        "complex",
+        "none",
+        "nonetype",
+    ]
 )
 
 # vLLM strips what could tell about its host from every message.
@@ -62,7 +91,7 @@ def invalid(errors: Sequence[Mapping[str, Any] | str]) -> Fault:
     """
     The refusal of a request for these errors, in this order; at least one.
 
-    An error has ``type``, ``loc`` (a tuple), ``msg``, ``input`` and may have ``ctx``, as pydantic's do, or is a bare text.
+    As pydantic's, an error has ``type``, ``loc`` (a tuple), ``msg``, ``input`` and perhaps ``ctx``; or it is bare text.
     """
     count, first = len(errors), errors[0]
     noun = "error" if count == 1 else "errors"

@@ -1,5 +1,5 @@
 """
-What vLLM's OpenAPI document does not tell of its bodies: which classes stand behind the components, and their validators.
+What vLLM's OpenAPI document does not tell of its bodies: the classes behind the components, and their validators.
 
 A table or a function for each, with the reason; the compiler asks, nobody else.
 """
@@ -9,33 +9,59 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llmdsim.api.invalid import Error, Loc, rejected
+from llmdsim.api.invalid import Error, Loc
 from llmdsim.api.scalars import Check
+
+Validator = Callable[[Any], str | None]
 
 # A TypedDict refuses other values and names union branches unlike a model.  Those of the openai package are called
 # ...Param, as are all that they are made of; these are the exceptions on both sides.
 _TYPED = frozenset(
-    "ComputerCallOutput FunctionCallOutput ToolSearchCall ShellCall ShellCallOutput ApplyPatchCall"
-    " ApplyPatchCallOutput CompactionTrigger ItemReference SamplingParams".split()
+    [
+        "ComputerCallOutput",
+        "FunctionCallOutput",
+        "ToolSearchCall",
+        "ShellCall",
+        "ShellCallOutput",
+        "ApplyPatchCall",
+        "ApplyPatchCallOutput",
+        "CompactionTrigger",
+        "ItemReference",
+        "SamplingParams",
+    ]
 )
 _MODELS = frozenset(
-    "ChatCompletionNamedToolChoiceParam ChatCompletionToolsParam PromptCacheOptionsParam"
-    " ToolChoiceSpecificProgrammaticToolCallingParam".split()
+    [
+        "ChatCompletionNamedToolChoiceParam",
+        "ChatCompletionToolsParam",
+        "PromptCacheOptionsParam",
+        "ToolChoiceSpecificProgrammaticToolCallingParam",
+    ]
 )
 DATACLASSES = frozenset(("StructuredOutputsParams", "RepetitionDetectionParams"))
 
 # vLLM's own models wrap their validation in a function, whose name vLLM drops from locations.
 UNNAMED = frozenset(
-    "ResponseFormat StructuralTagResponseFormat LegacyStructuralTagResponseFormat"
-    " ChatCompletionNamedToolChoiceParam".split()
+    [
+        "ResponseFormat",
+        "StructuralTagResponseFormat",
+        "LegacyStructuralTagResponseFormat",
+        "ChatCompletionNamedToolChoiceParam",
+    ]
 )
 
 # Most arrays in TypedDicts are iterables to Python, whose items are not looked at; these are true lists.
 LISTS = frozenset(
-    "CustomChatCompletionMessageParam.content CustomChatCompletionMessageParam.tool_calls"
-    " CustomChatCompletionMessageParam.tools EasyInputMessageParam.content"
-    " openai__types__responses__response_input_item_param__Message.content FunctionCallOutput.output"
-    " ResponseComputerToolCallParam.actions ScoreMultiModalParam.content".split()
+    [
+        "CustomChatCompletionMessageParam.content",
+        "CustomChatCompletionMessageParam.tool_calls",
+        "CustomChatCompletionMessageParam.tools",
+        "EasyInputMessageParam.content",
+        "openai__types__responses__response_input_item_param__Message.content",
+        "FunctionCallOutput.output",
+        "ResponseComputerToolCallParam.actions",
+        "ScoreMultiModalParam.content",
+    ]
 )
 
 # Members of a union that the document cannot show, before the member they stand before.
@@ -71,19 +97,9 @@ def plain_message_first(check: Check) -> Check:
     return checked
 
 
-def validated(name: str) -> Check | None:
-    """The validator written in Python of a component, or of its field (``Component.field``)."""
-    validator = _VALIDATORS.get(name)
-    if validator is None:
-        return None
-
-    def check(value: Any, loc: Loc, errors: list[Error]) -> Any:
-        words = validator(value)
-        if words:
-            errors.append(rejected(loc, value, words))
-        return value
-
-    return check
+def validator(name: str) -> Validator | None:
+    """The validator written in Python of a component or of its field (``Component.field``); it returns its refusal."""
+    return _VALIDATORS.get(name)
 
 
 def filled(name: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -91,8 +107,8 @@ def filled(name: str, body: dict[str, Any]) -> dict[str, Any]:
     body = dict(body)
     if body.get("return_mm_kwargs") is False and "mm_payload" not in body:
         body["mm_payload"] = "none"
-    if name == "ChatCompletionRequest" and body.get("tools"):
-        body.setdefault("tool_choice", "auto")
+    if name == "ChatCompletionRequest":
+        _fill_chat(body)
     if name == "ResponsesRequest":
         _fill_response(body)
     if name in _CHAT_INPUTS and "messages" not in body and _CHAT_INPUTS[name](body.get("input")):
@@ -109,9 +125,25 @@ def _is_batch(value: Any) -> bool:
     return type(value) is list and bool(value) and all(map(_is_chat, value))
 
 
+def _fill_chat(body: dict[str, Any]) -> None:
+    if body.get("tools"):
+        body.setdefault("tool_choice", "auto")
+    if type(body.get("messages")) is list:
+        body["messages"] = [_listed(message, "tool_calls") for message in body["messages"]]
+
+
+def _listed(value: Any, field: str) -> Any:
+    """The value with this field as a list, where Python can iterate it."""
+    if type(value) is dict and type(value.get(field)) in (str, dict):
+        return {**value, field: list(value[field])}
+    return value
+
+
 def _fill_response(body: dict[str, Any]) -> None:
     if not body.get("tools") and body.get("tool_choice", "auto") in ("auto", "none"):
         body["tool_choice"] = "none"
+    if type(body.get("input")) is dict:
+        body["input"] = list(body["input"])
     if type(body.get("input")) is list:
         body["input"] = [_fill_item(item) for item in body["input"]]
 
@@ -121,14 +153,18 @@ def _fill_item(item: Any) -> Any:
         return item
     if item.get("type") == "reasoning":
         return {"id": "rs_", **item}
-    if item.get("type") == "message" and item.get("role") == "assistant" and type(item.get("content")) is list:
-        content = [_fill_part(part) for part in item["content"]]
-        return {"id": "msg_", "status": "completed", **item, "content": content}
-    return item
+    if type(item.get("content")) is not list:
+        return item
+    item = {**item, "content": [_fill_part(part) for part in item["content"]]}
+    said = item.get("type") == "message" and item.get("role") == "assistant"
+    return {"id": "msg_", "status": "completed", **item} if said else item
 
 
 def _fill_part(part: Any) -> Any:
-    return {"annotations": [], **part} if type(part) is dict and part.get("type") == "output_text" else part
+    kind = part.get("type") if type(part) is dict else None
+    if kind == "output_text":
+        return {"annotations": [], **part}
+    return {"detail": "auto", **part} if kind == "input_image" else part
 
 
 def _model(value: str) -> str | None:
@@ -176,8 +212,11 @@ def _thinking(value: dict[str, Any]) -> str | None:
     return "thinking.budget_tokens must be less than max_tokens" if long else None
 
 
-_CHAT_INPUTS: dict[str, Callable[[Any], bool]] = {"EmbeddingChatInputRequest": _is_chat, "EmbeddingBatchChatInputRequest": _is_batch}
-_VALIDATORS: dict[str, Callable[[Any], str | None]] = {
+_CHAT_INPUTS: dict[str, Callable[[Any], bool]] = {
+    "EmbeddingChatInputRequest": _is_chat,
+    "EmbeddingBatchChatInputRequest": _is_batch,
+}
+_VALIDATORS: dict[str, Validator] = {
     "AnthropicMessagesRequest": _thinking,
     "AnthropicMessagesRequest.model": _model,
     "AnthropicMessagesRequest.max_tokens": _max_tokens,

@@ -16,7 +16,9 @@ from llmdsim.api.invalid import Error, Loc, problem
 Check = Callable[[Any, Loc, list[Error]], Any]
 
 _WHOLE = re.compile(r"[+-]?\d+(?:_\d+)*(?:\.0+)?", re.ASCII)
-_FRACTION = re.compile(r"[+-]?(?:(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+_FRACTION = re.compile(
+    r"[+-]?(?:(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf|infinity)", re.ASCII | re.IGNORECASE
+)
 _DIGITS = 4300  # pydantic parses no longer integer
 _INT64 = 2.0**63
 _TRUE = frozenset(("1", "on", "t", "true", "y", "yes"))
@@ -133,6 +135,27 @@ def bounded(check: Check, least: float | None, most: float | None) -> Check:
         return found
 
     return bounds
+
+
+def never(values: list[Any]) -> bool:
+    """Says of no array that its items are all right."""
+    return False
+
+
+def all_texts(values: list[Any]) -> bool:
+    """Whether all are strings."""
+    return set(map(type, values)) <= {str}
+
+
+def all_integers(least: float | None, most: float | None) -> Callable[[list[Any]], bool]:
+    """Tells whether all are integers between the bounds."""
+
+    def check(values: list[Any]) -> bool:
+        if not values or set(map(type, values)) != {int}:
+            return not values
+        return (least is None or min(values) >= least) and (most is None or max(values) <= most)
+
+    return check
 
 
 def _plain(bound: float) -> str:

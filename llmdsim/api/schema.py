@@ -98,20 +98,20 @@ def _iterate(messages: list[Any], errors: list[Error]) -> None:
     for message in messages:
         if type(message) is list:  # a batch of conversations
             _iterate(message, errors)
-        elif len(message) > 2 or type(message.get("content")) is not str:
-            _take(message.get("tool_calls"), _call, errors)
-            _take(message.get("content"), _part, errors)
-        if errors:
-            return
+            continue
+        content = message.get("content")
+        if type(content) is str and len(message) == 2:
+            continue
+        _take(message.get("tool_calls") or (), _call, errors)
+        if type(content) is not str:
+            _take(content or (), _part if type(content) is list else _no_part, errors)
 
 
-def _take(items: Any, item: Check, errors: list[Error]) -> None:
-    if type(items) not in (list, dict, str) or (type(items) is str and item is _part):
-        return
+def _take(items: Iterable[Any], item: Check, errors: list[Error]) -> None:
     for index, value in enumerate(items):
-        item(value, (*_BODY, index), errors)  # an iterator does not know where it stands
         if errors:
             return
+        item(value, (*_BODY, index), errors)  # an iterator does not know where it stands
 
 
 def _call(value: Any, loc: Loc, errors: list[Error]) -> Any:
@@ -119,8 +119,11 @@ def _call(value: Any, loc: Loc, errors: list[Error]) -> Any:
 
 
 def _part(value: Any, loc: Loc, errors: list[Error]) -> Any:
-    if type(value) not in (dict, str):
-        errors.append(no_dict(loc, value))
+    return value if type(value) in (dict, str) else _no_part(value, loc, errors)
+
+
+def _no_part(value: Any, loc: Loc, errors: list[Error]) -> Any:
+    errors.append(no_dict(loc, value))
     return value
 
 

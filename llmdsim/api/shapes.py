@@ -10,23 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import is_
 from typing import Any
 
-from llmdsim.api.invalid import Error, Loc, problem
-from llmdsim.api.scalars import Check, integer, text
+from llmdsim.api.invalid import Error, Loc, problem, rejected
+from llmdsim.api.scalars import Check, never, text
 
 Branch = tuple[tuple[str, ...], Check]  # what a union adds to the location of a member's errors, and the member
 Refuse = Callable[[Loc, Any], Error]
-
-_AS_THEY_ARE: dict[Check, set[type]] = {text: {str}, integer: {int}}
+AllPlain = Callable[[list[Any]], bool]
 
 
 def no_list(loc: Loc, value: object) -> Error:
     """What a list says to anything else."""
     return problem("list_type", loc, "Input should be a valid list", value)
-
-
-def no_sequence(loc: Loc, value: object) -> Error:
-    """What a ``collections.abc.Sequence`` says to anything else."""
-    return problem("is_instance_of", loc, "Input should be an instance of Sequence", value, **{"class": "Sequence"})
 
 
 def no_dict(loc: Loc, value: object) -> Error:
@@ -50,22 +44,38 @@ def no_dataclass(name: str) -> Refuse:
     return refuse
 
 
-def listing(item: Check, least: int = 0, most: int | None = None, refuse: Refuse = no_list) -> Check:
-    """An array of ``least`` to ``most`` items."""
-    as_they_are = _AS_THEY_ARE.get(item, set())
+def listing(item: Check, least: int = 0, most: int | None = None, all_plain: AllPlain = never) -> Check:
+    """An array of ``least`` to ``most`` items, which need no closer look where ``all_plain`` says so."""
 
     def check(value: Any, loc: Loc, errors: list[Error]) -> Any:
         if type(value) is not list:
-            errors.append(refuse(loc, value))
+            errors.append(no_list(loc, value))
             return value
         if most is not None and len(value) > most:
             return _measured(value, item, most, loc, errors)
         if len(value) < least:
-            errors.append(_too_short(value, loc, least))
+            errors.append(_too_short(value, loc, least, "List"))
             return value
-        if set(map(type, value)) <= as_they_are:
-            return value
-        return _each(value, item, loc, errors)
+        return value if all_plain(value) else _each(value, item, loc, errors)
+
+    return check
+
+
+def sequence(item: Check, least: int) -> Check:
+    """A ``collections.abc.Sequence``, which words its errors in another way than a list."""
+
+    def check(value: Any, loc: Loc, errors: list[Error]) -> Any:
+        if type(value) is str:
+            msg = "'str' instances are not allowed as a Sequence value"
+            errors.append(problem("sequence_str", loc, msg, value, type_name="str"))
+        elif type(value) is not list:
+            msg = "Input should be an instance of Sequence"
+            errors.append(problem("is_instance_of", loc, msg, value, **{"class": "Sequence"}))
+        elif len(value) < least:
+            errors.append(_too_short(value, loc, least, "Value"))
+        else:
+            return _each(value, item, loc, errors)
+        return value
 
     return check
 
@@ -184,13 +194,16 @@ def tagged(name: str, branches: Mapping[str, Check]) -> Check:
     return check
 
 
-def then(check: Check, after: Check) -> Check:
-    """``check``, and ``after`` for what has passed it."""
+def then(check: Check, validator: Callable[[Any], str | None]) -> Check:
+    """What passes ``check`` and of which the validator, handed the coerced value, has nothing to say."""
 
     def both(value: Any, loc: Loc, errors: list[Error]) -> Any:
         before = len(errors)
         new = check(value, loc, errors)
-        return new if len(errors) > before else after(new, loc, errors)
+        words = None if len(errors) > before else validator(new)
+        if words:
+            errors.append(rejected(loc, value, words))
+        return new
 
     return both
 
@@ -201,7 +214,7 @@ def _each(value: list[Any], item: Check, loc: Loc, errors: list[Error]) -> list[
 
 
 def _measured(value: list[Any], item: Check, most: int, loc: Loc, errors: list[Error]) -> list[Any]:
-    """Errors of an array that may be too long: pydantic counts only items that pass, and stops at the first too many."""
+    """Errors of a long array: pydantic counts only the items that pass, and stops at the first too many."""
     wrong: list[Error] = []
     passed = 0
     for index, old in enumerate(value):
@@ -221,10 +234,10 @@ def _too_long(value: list[Any], loc: Loc, most: int) -> Error:
     return problem("too_long", loc, msg, value, field_type="List", max_length=most, actual_length=actual)
 
 
-def _too_short(value: list[Any], loc: Loc, least: int) -> Error:
+def _too_short(value: list[Any], loc: Loc, least: int, kind: str) -> Error:
     actual = len(value)
-    msg = f"List should have at least {least} item{'s' if least != 1 else ''} after validation, not {actual}"
-    return problem("too_short", loc, msg, value, field_type="List", min_length=least, actual_length=actual)
+    msg = f"{kind} should have at least {least} item{'s' if least != 1 else ''} after validation, not {actual}"
+    return problem("too_short", loc, msg, value, field_type=kind, min_length=least, actual_length=actual)
 
 
 def _in_order(

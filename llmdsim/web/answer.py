@@ -11,7 +11,8 @@ from typing import Any
 
 import attrs
 
-from ..faults import Fault
+from llmdsim.api.dialect import error
+from llmdsim.faults import Fault
 
 
 @attrs.frozen(slots=True)
@@ -36,11 +37,5 @@ def compact(value: Any) -> bytes:
 
 def fault_answer(fault: Fault) -> Answer:
     """A fault in the envelope of the OpenAI APIs (vLLM 0.33: ``code`` is the status as an integer)."""
-    error = {
-        "message": fault.message,
-        "type": fault.kind.type,
-        "param": fault.param,
-        "code": fault.kind.status,
-    }
     headers = tuple((name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in fault.headers)
-    return Answer(compact({"error": error}), fault.kind.status, headers=headers)
+    return Answer(compact(error(fault)), fault.kind.status, headers=headers)

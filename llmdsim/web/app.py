@@ -26,10 +26,10 @@ from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, MapAdapter
 
-from ..faults import INTERNAL, Fault
-from .answer import Answer, fault_answer
-from .lost import lost
-from .wire import gone, hang_up, reply
+from llmdsim.faults import INTERNAL, Fault
+from llmdsim.web.answer import Answer, fault_answer
+from llmdsim.web.lost import lost
+from llmdsim.web.wire import gone, hang_up, reply
 
 log = Logger()
 
@@ -89,6 +89,10 @@ class App(Klein):
         if hot and "<" in url:
             raise ValueError(f"{url} has parts: only a fixed path can be hot")
         return declare
+
+    def paths(self) -> list[str]:
+        """The declared URLs as OpenAPI writes them: parts in braces."""
+        return sorted({url.replace("<", "{").replace(">", "}") for _, url in self._declared})
 
     def resource(self) -> Root:
         """The app as a resource, for any Site."""

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from time import time
 from typing import Any
 
-from .answer import Answer
+from llmdsim.web.answer import Answer
 
 SERVER = b"uvicorn"
 # twisted.web's own table ends before 429.

@@ -7,7 +7,7 @@ from typing import Any
 from klein.interfaces import IKleinRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from .answer import Answer, compact
+from llmdsim.web.answer import Answer, compact
 
 
 def lost(http: Any, error: HTTPException) -> Answer:

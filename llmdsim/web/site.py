@@ -18,10 +18,10 @@ from twisted.web import server
 from twisted.web.http import HTTPChannel
 from twisted.web.iweb import IRequest
 
-from ..faults import TOO_LARGE, Fault
-from .answer import Answer
-from .app import App, Handler
-from .wire import Request
+from llmdsim.faults import TOO_LARGE, Fault
+from llmdsim.web.answer import Answer
+from llmdsim.web.app import App, Handler
+from llmdsim.web.wire import Request
 
 __all__ = ["Answer", "App", "Channel", "Handler", "SecureSite", "Site", "make_site"]
 

@@ -19,9 +19,9 @@ from twisted.web.iweb import INonQueuedRequestFactory, IRequest
 from twisted.web.server import Request as StockRequest
 from zope.interface import provider
 
-from .answer import Answer
-from .head import PHRASES, SERVER, head, whole
-from .transport import Endpoint
+from llmdsim.web.answer import Answer
+from llmdsim.web.head import PHRASES, SERVER, head, whole
+from llmdsim.web.transport import Endpoint
 
 __all__ = ["Answer", "Endpoint", "Outlet", "Request", "gone", "hang_up", "open_stream", "reply"]
 
