@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-import attrs
-
+from llmdsim.sim.author import Draft
 from llmdsim.sim.length import draw_length
 from llmdsim.sim.messages import echo_text
 from llmdsim.sim.request import Conversation, Prompt, Request, Tokens
@@ -58,16 +57,10 @@ SENTENCES = (
 )
 
 
-@attrs.frozen(slots=True)
-class Draft:
-    """Tokens of an answer; ``complete`` says that it ends by itself rather than at the limit."""
-
-    tokens: Tokens
-    complete: bool
-
-
 class Presets:
     """Random text: preset sentences up to a random length."""
+
+    filler = True
 
     def __init__(self, encode: Encode, sentences: Sequence[str] = SENTENCES) -> None:
         self._sentences = [encode(text, False) for text in _spaced(sentences, encode)]
@@ -91,10 +84,13 @@ class Presets:
         return Tokens(ids[:length], texts[:length])
 
 
-class Echo:
+class Echo(Presets):
     """Says the prompt again: a completion's text or ids, a chat's last message. Never cut, as users rely on it."""
 
+    filler = False
+
     def __init__(self, encode: Encode) -> None:
+        super().__init__(encode)
         self._encode = encode
 
     def draft(self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, rng: Random) -> Draft:

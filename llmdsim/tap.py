@@ -28,7 +28,7 @@ from twisted.python.usage import Options as UsageOptions
 
 from llmdsim.config import Config, ConfigError, HelpRequested, load
 from llmdsim.dataset import Echo, Presets
-from llmdsim.sim.plan import Source, Tokenizer
+from llmdsim.sim.plan import Tokenizer
 from llmdsim.sim.rank import Rank
 from llmdsim.tokenizer import choose
 from llmdsim.web.site import make_site
@@ -70,9 +70,10 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:
     for note in config.notes:
         log.info("{note}", note=note)
     tokenizer = _tokenizer(config)
-    source = _source(config, tokenizer)
+    source = (Echo if config.mode == "echo" else Presets)(tokenizer.encode)
     for part in config.ranks():
-        rank = Rank(attrs.evolve(part, seed=seed), reactor, time.time, tokenizer, source, threads.offload)
+        part = attrs.evolve(part, seed=seed)
+        rank = Rank(part, reactor, time.time, tokenizer, source, threads.offload)
         RankService(rank, reactor).setServiceParent(service)
     reactor.callWhenRunning(_settle)
     return service
@@ -167,7 +168,8 @@ class Port(Service):
         self._endpoint.listen(self._factory).addBoth(results.append)
         (result,) = results
         if isinstance(result, Failure):
-            result.trap(CannotListenError)
+            if not isinstance(result.value, CannotListenError):
+                result.raiseException()
             _give_up(f"{self._name}: {result.value.socketError}", 1)
         self._port = result
         log.info("{name}: listening", name=self._name)
@@ -185,10 +187,6 @@ def _tokenizer(config: Config) -> Tokenizer:
         )
     except ValueError as problem:
         _give_up(str(problem), 1)
-
-
-def _source(config: Config, tokenizer: Tokenizer) -> Source:
-    return Echo(tokenizer.encode) if config.mode == "echo" else Presets(tokenizer.encode)
 
 
 def _settle() -> None:

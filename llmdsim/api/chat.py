@@ -1,5 +1,5 @@
 """
-``/v1/chat/completions``: body to Request, Plan to chunks and completions.
+``/v1/chat/completions`` and its batch form: bodies to Requests, Plans to chunks and completions.
 """
 
 from __future__ import annotations
@@ -8,11 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmdsim.api import schema
+from llmdsim.api.forms import check_messages, check_parsers, check_tools, form
+from llmdsim.api.logprobs import prompt_logprobs
 from llmdsim.api.openai import OpenAIDialect, OpenAIWriter
-from llmdsim.api.parts import dumps, frame, is_last, usage
-from llmdsim.api.sampling import check_sampling, check_stream_options, given, refuse, request_fields
+from llmdsim.api.parsing import ARGUMENTS, NAME, REASONING, Call, Piece, View, call_id, merged, parse
+from llmdsim.api.parts import dumps, frame, usage
+from llmdsim.api.sampling import (
+    check_cache_salt,
+    check_logprobs,
+    check_sampling,
+    check_stream_options,
+    given,
+    refuse,
+    request_fields,
+)
 from llmdsim.config import Config
-from llmdsim.faults import bad_value
 from llmdsim.sim.plan import Plan
 from llmdsim.sim.request import Conversation, Model, Request
 
@@ -26,36 +36,62 @@ class Chat(OpenAIDialect):
     """The OpenAI chat dialect, as vLLM speaks it."""
 
     prefix = "chatcmpl-"
+    component = "ChatCompletionRequest"
 
     def check(self, body: object) -> dict[str, Any]:
         """The body with its types right. Raises Fault, also for fields that contradict each other."""
         check_stream_options(body)
         if isinstance(body, dict):
-            _check_tools(body)
-            _check_logprobs(body)
-        return schema.check("ChatCompletionRequest", body)
+            check_tools(body)
+            check_logprobs(body)
+            check_cache_salt(body)
+        return schema.check(self.component, body)
 
     def parse(self, body: dict[str, Any], id: str, model: Model) -> Request:
         """The question that a checked body asks."""
         config = self.config
-        if not body["messages"]:
-            raise refuse("Cannot apply chat template to an empty conversation. Provide at least one message.")
+        conversations = self.conversations(body)
+        check_parsers(body, config)
         if body.get("chat_template") is not None and not config.trust_request_chat_template:
             raise refuse(UNTRUSTED_TEMPLATE)
-        check_sampling(body, config.max_n)
+        check_sampling(body, config)
         limit_name = "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
         return Request(
             id=self.prefix + id,
             model=model,
-            prompts=(_conversation(body, config),),
+            prompts=tuple(_conversation(messages, body, config) for messages in conversations),
             max_tokens=body.get(limit_name),
             limit_name=limit_name,
+            form=form(body, config),
+            echo=given(body, "echo", False),
+            logprobs=given(body, "top_logprobs", 0) if body.get("logprobs") else None,
+            prompt_logprobs=0 if body.get("echo") else body.get("prompt_logprobs"),
             **request_fields(body, config),
         )
+
+    def conversations(self, body: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        """The conversations of a body: one."""
+        check_messages(body["messages"], self.config)
+        return [body["messages"]]
 
     def writer(self, request: Request, created: int) -> ChatWriter:
         """What answers one request; ``created`` is Unix time in seconds."""
         return ChatWriter(self, request, created)
+
+
+class ChatBatch(Chat):
+    """Several conversations in one request, one choice for each."""
+
+    component = "BatchChatCompletionRequest"
+
+    def conversations(self, body: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        """The conversations of a body: as many as it has."""
+        if not body["messages"]:
+            raise refuse("Cannot apply chat template to an empty conversation. Provide at least one message.")
+        for messages in body["messages"]:
+            check_messages(messages, self.config)
+        conversations: list[list[dict[str, Any]]] = body["messages"]
+        return conversations
 
 
 class ChatWriter(OpenAIWriter):
@@ -65,97 +101,160 @@ class ChatWriter(OpenAIWriter):
     chunk_object = "chat.completion.chunk"
     created_cache_tokens = 0
 
+    def __init__(self, dialect: Chat, request: Request, created: int) -> None:
+        self.views: dict[int, View] = {}
+        # A parser that is configured changes how the end looks, also where it has nothing to find.
+        self.parsed = request.form.marked or bool(dialect.config.reasoning_parser)
+        super().__init__(dialect, request, created)
+
+    def varies(self) -> bool:
+        """Whether chunks differ in more than their text."""
+        return self.parsed or super().varies()
+
     def opening(self, plan: Plan) -> bytes:
         """The role chunk of every choice, sent together."""
-        return b"".join([frame(self._role_chunk(plan, index)) for index in range(self.request.n)])
+        choices = self.request.n * len(self.request.prompts)
+        return b"".join([frame(self._role_chunk(plan, index)) for index in range(choices)])
 
     def whole(self, plans: Sequence[Plan]) -> bytes:
         """The answer of a request that does not stream."""
         answer = self.whole_envelope(plans, [self._choice(plan) for plan in plans])
-        return dumps(
-            answer
-            | {
-                "prompt_logprobs": None,
-                "prompt_token_ids": plans[0].prompt.ids if self.request.return_token_ids else None,
-                "prompt_text": None,
-                "kv_transfer_params": None,
-                "ec_transfer_params": None,
-                "metrics": None,
-            }
-        )
+        count = self.request.prompt_logprobs
+        answer["prompt_logprobs"] = None if count is None else prompt_logprobs(plans[0].prompt, count)
+        answer["prompt_token_ids"] = plans[0].prompt.ids if self.request.return_token_ids else None
+        answer["prompt_text"] = None
+        return dumps(answer | self.whole_ending(plans))
 
-    def token_chunk(self, plan: Plan, i: int, text: str) -> dict[str, Any]:
-        """The chunk of one token; the last one carries the finish reason."""
-        last = is_last(plan, i)
+    def span_chunks(self, plan: Plan, start: int, stop: int) -> list[dict[str, Any]]:
+        """One chunk for each channel that the tokens show; hidden tokens have none, but the end always has one."""
+        if not self.parsed:
+            return super().span_chunks(plan, start, stop)
+        view = self.view(plan)
+        shown = self.request.form.show_reasoning
+        pieces = [piece for piece in merged(view.pieces[start:stop]) if shown or piece.channel != REASONING]
+        deltas = [_delta(piece, plan) for piece in pieces]
+        if self.is_last(plan, stop) and not deltas:
+            deltas = [{}]
+        return [self._part(plan, start, stop, delta, delta is deltas[-1]) for delta in deltas]
+
+    def chunk(self, plan: Plan, start: int, stop: int, shown: Any) -> dict[str, Any]:
+        """The chunk of some tokens with their text."""
+        return self._part(plan, start, stop, {"content": shown}, True)
+
+    def view(self, plan: Plan) -> View:
+        """A plan as its parsers show it."""
+        view = self.views.get(plan.index)
+        if view is None or len(view.pieces) != len(plan.texts):
+            form = self.request.form
+            view = parse(plan.texts, thinking=form.thinking, tools=bool(form.tools) and form.choice != "none")
+            self.views[plan.index] = view
+        return view
+
+    def finish(self, plan: Plan) -> str:
+        """The finish reason: complete tool calls change it, unless the client named the tool."""
+        if not self.request.form.marked or self.request.form.choice == "named" or plan.finish != "stop":
+            return plan.finish
+        return "tool_calls" if self.view(plan).calls else plan.finish
+
+    def completion_details(self, plans: Sequence[Plan]) -> dict[str, Any] | None:
+        """How many tokens were reasoning, where a reasoning parser counts them."""
+        if not self.config.reasoning_parser:
+            return None
+        return {"reasoning_tokens": sum(self.view(plan).thought[-1] for plan in plans)}
+
+    def _part(self, plan: Plan, start: int, stop: int, delta: dict[str, Any], whole: bool) -> dict[str, Any]:
+        """A chunk of some tokens; ``whole``: it is the last that they show, and carries what comes once for them."""
+        last = whole and self.is_last(plan, stop)
+        logprobs = self.logprobs.chat(plan, start, min(stop, len(plan.ids))) if self.logprobs and whole else None
         choice = {
             "index": plan.index,
-            "delta": {"content": text},
-            "logprobs": None,
-            "finish_reason": plan.finish if last else None,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": self.finish(plan) if last else None,
         }
         if last:
             choice["stop_reason"] = plan.stop_reason
-        choice["token_ids"] = [plan.ids[i]] if self.request.return_token_ids else None
+        choice["token_ids"] = self.token_ids(plan, start, stop) if whole else None
         if last:
             choice["weight_versions"] = None
         chunk = self.envelope(self.chunk_object, [choice])
-        self._count(chunk, plan, i + 1)
+        self._count(chunk, plan, min(stop, len(plan.ids)))
         return self.sign(chunk, last)
 
     def _choice(self, plan: Plan) -> dict[str, Any]:
         return {
             "index": plan.index,
-            "message": {
-                "role": self.config.response_role,
-                "content": "".join(plan.texts),
-                "refusal": None,
-                "annotations": None,
-                "audio": None,
-                "function_call": None,
-                "reasoning": None,
-            },
-            "logprobs": None,
-            "finish_reason": plan.finish,
+            "message": self._message(plan),
+            "logprobs": self.logprobs.chat(plan, 0, len(plan.ids)) if self.logprobs else None,
+            "finish_reason": self.finish(plan),
             "stop_reason": plan.stop_reason,
             "token_ids": plan.ids if self.request.return_token_ids else None,
             "routed_experts": None,
             "weight_versions": None,
         }
 
+    def _message(self, plan: Plan) -> dict[str, Any]:
+        message: dict[str, Any] = {
+            "role": self.config.response_role,
+            "content": None,
+            "refusal": None,
+            "annotations": None,
+            "audio": None,
+            "function_call": None,
+        }
+        if not self.parsed:
+            message["content"] = self._echoed() + "".join(plan.texts)
+            message["reasoning"] = None
+            return message
+        view, forced = self.view(plan), self.request.form.choice in ("required", "named")
+        message["content"] = "" if forced and view.content is None else view.content
+        if view.calls:
+            message["tool_calls"] = [_whole_call(plan, i, call) for i, call in enumerate(view.calls)]
+        message["reasoning"] = view.reasoning if self.request.form.show_reasoning else None
+        return message
+
+    def _echoed(self) -> str:
+        """What ``echo`` puts before an answer: the last message's text, where the answer continues it."""
+        prompt = self.request.prompts[0]
+        if not self.request.echo or not isinstance(prompt, Conversation):
+            return ""
+        last = prompt.messages[-1]
+        content = last.get("content")
+        return content if last.get("role") == self.config.response_role and isinstance(content, str) else ""
+
     def _role_chunk(self, plan: Plan, index: int) -> dict[str, Any]:
         delta = {"role": self.config.response_role, "content": ""}
-        chunk = self.envelope(
-            self.chunk_object, [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
-        )
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        chunk = self.envelope(self.chunk_object, [choice])
         self._count(chunk, plan, 0)
         chunk["prompt_token_ids"] = plan.prompt.ids if self.request.return_token_ids else None
         chunk["prompt_text"] = None
         return chunk
 
     def _count(self, chunk: dict[str, Any], plan: Plan, tokens: int) -> None:
-        if self.request.continuous_usage:
-            chunk["usage"] = usage(plan.prompt_tokens, tokens) | {"completion_tokens_details": None}
+        if not self.request.continuous_usage:
+            return
+        details = None
+        if self.config.reasoning_parser:
+            details = {"reasoning_tokens": self.view(plan).thought[tokens - 1] if tokens else 0}
+        chunk["usage"] = usage(plan.prompt_tokens, tokens) | {"completion_tokens_details": details}
 
 
-def _conversation(body: dict[str, Any], config: Config) -> Conversation:
+def _delta(piece: Piece, plan: Plan) -> dict[str, Any]:
+    if piece.channel == NAME:
+        function = {"name": piece.text}
+        head = {"id": call_id(plan, piece.call), "type": "function", "index": piece.call, "function": function}
+        return {"content": None, "tool_calls": [head]}
+    if piece.channel == ARGUMENTS:
+        return {"content": None, "tool_calls": [{"index": piece.call, "function": {"arguments": piece.text}}]}
+    return {"reasoning" if piece.channel == REASONING else "content": piece.text}
+
+
+def _whole_call(plan: Plan, number: int, call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call_id(plan, number), "type": "function", "function": function}
+
+
+def _conversation(messages: Sequence[dict[str, Any]], body: dict[str, Any], config: Config) -> Conversation:
     template = {**(config.default_chat_template_kwargs or {}), **given(body, "chat_template_kwargs", {})}
-    return Conversation(
-        body["messages"], given(body, "tools", ()), given(body, "add_generation_prompt", True), template
-    )
-
-
-def _check_tools(body: dict[str, Any]) -> None:
-    tools, choice = body.get("tools"), body.get("tool_choice")
-    if tools == []:
-        raise bad_value(
-            "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely.", "tools"
-        )
-    if choice not in (None, "none") and tools is None:
-        raise bad_value("When using `tool_choice`, `tools` must be set.", "tool_choice")
-
-
-def _check_logprobs(body: dict[str, Any]) -> None:
-    if body.get("prompt_logprobs") is not None and body.get("stream"):
-        raise bad_value("`prompt_logprobs` are not available when `stream=True`.", "prompt_logprobs")
-    if body.get("top_logprobs") and not body.get("logprobs"):
-        raise bad_value("when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
+    return Conversation(messages, given(body, "tools", ()), given(body, "add_generation_prompt", True), template)

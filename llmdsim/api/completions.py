@@ -4,16 +4,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from llmdsim.api import schema
+from llmdsim.api.dialect import error
+from llmdsim.api.forms import constraint
+from llmdsim.api.logprobs import prompt_logprobs
 from llmdsim.api.openai import OpenAIDialect, OpenAIWriter
-from llmdsim.api.parts import dumps, is_last, usage
-from llmdsim.api.sampling import check_sampling, check_stream_options, given, refuse, request_fields
+from llmdsim.api.parts import DONE, dumps, usage
+from llmdsim.api.sampling import (
+    check_cache_salt,
+    check_logprobs,
+    check_sampling,
+    check_stream_options,
+    given,
+    refuse,
+    request_fields,
+)
 from llmdsim.faults import BAD_REQUEST, Fault, bad_value
 from llmdsim.sim.plan import Plan
-from llmdsim.sim.request import Model, Prompt, Request
+from llmdsim.sim.request import Form, Model, Prompt, Request
 
 DEFAULT_LIMIT = 16  # tokens, where a completion names none
 
@@ -28,19 +40,30 @@ class Completions(OpenAIDialect):
         check_stream_options(body)
         if isinstance(body, dict) and not body.get("prompt_embeds") and body.get("prompt") in (None, ""):
             raise bad_value("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
+        if isinstance(body, dict):
+            check_logprobs(body)
+            check_cache_salt(body)
         return schema.check("CompletionRequest", body)
 
     def parse(self, body: dict[str, Any], id: str, model: Model) -> Request:
         """The question that a checked body asks."""
         if body.get("suffix") is not None:
             raise Fault(BAD_REQUEST, "suffix is only supported for models with FIM completion rendering", "suffix")
-        prompts = _prompts(body.get("prompt"))
-        check_sampling(body, self.config.max_n)
+        prompts, echo = _prompts(body.get("prompt")), given(body, "echo", False)
+        limit = given(body, "max_tokens", DEFAULT_LIMIT)
+        if echo and limit == 0:  # vLLM generates a token all the same, and shows the prompt alone
+            body = {**body, "max_tokens": 1}
+        check_sampling(body, self.config)
         return Request(
             id=self.prefix + id,
             model=model,
             prompts=prompts,
-            max_tokens=given(body, "max_tokens", DEFAULT_LIMIT),
+            max_tokens=max(limit, 1),
+            form=Form(constraint=constraint(body)),
+            echo=echo,
+            prompt_only=limit == 0,
+            logprobs=body.get("logprobs"),
+            prompt_logprobs=body.get("logprobs") if echo else body.get("prompt_logprobs"),
             **request_fields(body, self.config),
         )
 
@@ -55,43 +78,69 @@ class CompletionWriter(OpenAIWriter):
     whole_object = chunk_object = "text_completion"
     created_cache_tokens = None
 
+    def fault(self, fault: Fault) -> bytes:
+        """An error in mid-stream; vLLM spells this one with blanks."""
+        return b"data: %b\n\n" % json.dumps(error(fault)).encode() + DONE
+
+    def varies(self) -> bool:
+        """Whether chunks differ in more than their text."""
+        return self.request.echo or super().varies()
+
     def whole(self, plans: Sequence[Plan]) -> bytes:
         """The answer of a request that does not stream."""
         answer = self.whole_envelope(plans, [self._choice(plan) for plan in plans])
-        return dumps(answer | {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": None})
+        return dumps(answer | self.whole_ending(plans))
+
+    def chunk(self, plan: Plan, start: int, stop: int, shown: Any) -> dict[str, Any]:
+        """The chunk of some tokens; the last one carries the finish reason, the first an echoed prompt."""
+        last = self.is_last(plan, stop)
+        choice = {
+            "index": plan.index,
+            "text": self._before(plan, start) + self._shown(shown),
+            "logprobs": self._logprobs(plan, start, stop),
+            "finish_reason": plan.finish if last else None,
+            "stop_reason": plan.stop_reason if last else None,
+            "prompt_token_ids": plan.prompt.ids if self.request.return_token_ids and not start else None,
+            "token_ids": self.token_ids(plan, start, stop),
+            "weight_versions": None,
+        }
+        chunk = self.envelope(self.chunk_object, [choice])
+        if self.request.continuous_usage:
+            chunk["usage"] = usage(plan.prompt_tokens, min(stop, len(plan.ids)))
+        return self.sign(chunk, last)
 
     def _choice(self, plan: Plan) -> dict[str, Any]:
-        ids = self.request.return_token_ids
+        ids, count = self.request.return_token_ids, self.request.prompt_logprobs
         return {
             "index": plan.index,
-            "text": "".join(plan.texts),
-            "logprobs": None,
+            "text": self._before(plan, 0) + self._shown("".join(plan.texts)),
+            "logprobs": self._logprobs(plan, 0, len(plan.texts)),
             "finish_reason": plan.finish,
             "stop_reason": plan.stop_reason,
             "token_ids": plan.ids if ids else None,
-            "prompt_logprobs": None,
+            "prompt_logprobs": None if count is None else prompt_logprobs(plan.prompt, count),
             "prompt_token_ids": plan.prompt.ids if ids else None,
             "routed_experts": None,
             "weight_versions": None,
         }
 
-    def token_chunk(self, plan: Plan, i: int, text: str) -> dict[str, Any]:
-        """The chunk of one token; the last one carries the finish reason."""
-        last, ids = is_last(plan, i), self.request.return_token_ids
-        choice = {
-            "index": plan.index,
-            "text": text,
-            "logprobs": None,
-            "finish_reason": plan.finish if last else None,
-            "stop_reason": plan.stop_reason if last else None,
-            "prompt_token_ids": plan.prompt.ids if ids and not i else None,
-            "token_ids": [plan.ids[i]] if ids else None,
-            "weight_versions": None,
-        }
-        chunk = self.envelope(self.chunk_object, [choice])
-        if self.request.continuous_usage:
-            chunk["usage"] = usage(plan.prompt_tokens, i + 1)
-        return self.sign(chunk, last)
+    def _before(self, plan: Plan, start: int) -> str:
+        return "".join(plan.prompt.texts) if self.request.echo and not start else ""
+
+    def _shown(self, text: str) -> str:
+        return "" if self.request.prompt_only else text
+
+    def _logprobs(self, plan: Plan, start: int, stop: int) -> dict[str, Any] | None:
+        if self.logprobs is None:
+            return None
+        stop = min(stop, len(plan.ids))
+        if not self.request.echo:
+            return self.logprobs.text(plan, start, stop)
+        offset = sum(map(len, plan.prompt.texts))
+        said = self.logprobs.text(plan, start, start if self.request.prompt_only else stop, offset)
+        if start:
+            return said
+        return {name: values + said[name] for name, values in self.logprobs.echoed(plan.prompt).items()}
 
 
 def _prompts(prompt: Any) -> tuple[Prompt, ...]:

@@ -1,5 +1,5 @@
 """
-What answers in the OpenAI form share: the envelope, the closing of a stream, usage.
+What answers in the OpenAI form share: the envelope, the closing of a stream, usage, chunks that vary.
 
 Key order and nulls are vLLM 0.33's: a whole answer has every field, a chunk those that vLLM sets.
 """
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmdsim.api.dialect import error
-from llmdsim.api.parts import DONE, Frames, fingerprint, frame, usage_of
+from llmdsim.api.logprobs import Logprobs
+from llmdsim.api.parts import DONE, Frames, fingerprint, frame, spans, usage_of
 from llmdsim.config import Config
 from llmdsim.faults import Fault
 from llmdsim.sim.plan import Plan
@@ -35,11 +36,41 @@ class OpenAIWriter:
     def __init__(self, dialect: OpenAIDialect, request: Request, created: int) -> None:
         self.config, self.fingerprint = dialect.config, dialect.fingerprint
         self.request, self.created = request, created
-        self.chunks = Frames(self.token_chunk, request.return_token_ids or request.continuous_usage)
+        self.logprobs = None if request.logprobs is None else Logprobs(request.logprobs, request.tokens_as_ids)
+        self.interval = max(request.stream_interval, 1)
+        self.chunks = self.spell if self.varies() else Frames(self.token_chunk)
+
+    def varies(self) -> bool:
+        """Whether chunks differ in more than their text, so that each is spelled in full."""
+        request = self.request
+        return bool(
+            request.return_token_ids or request.continuous_usage or request.logprobs is not None or self.interval > 1
+        )
+
+    def spell(self, plan: Plan, start: int, stop: int) -> bytes:
+        """The frames of tokens ``start`` to ``stop``, each chunk spelled in full."""
+        ranges = spans(start, stop, len(plan.texts), self.interval)
+        return b"".join([frame(chunk) for first, end in ranges for chunk in self.span_chunks(plan, first, end)])
+
+    def span_chunks(self, plan: Plan, start: int, stop: int) -> list[dict[str, Any]]:
+        """The chunks that tokens ``start`` to ``stop`` show together: one, or as many as they have channels."""
+        return [self.chunk(plan, start, stop, "".join(plan.texts[start:stop]))]
 
     def token_chunk(self, plan: Plan, i: int, text: str) -> dict[str, Any]:
-        """The chunk of one token."""
+        """The chunk of one token with a text."""
+        return self.chunk(plan, i, i + 1, text)
+
+    def chunk(self, plan: Plan, start: int, stop: int, shown: Any) -> dict[str, Any]:
+        """The chunk of tokens ``start`` to ``stop``, which show a text (or a delta)."""
         raise NotImplementedError
+
+    def is_last(self, plan: Plan, stop: int) -> bool:
+        """Whether a chunk that ends before token ``stop`` ends its sequence."""
+        return stop == len(plan.texts)
+
+    def token_ids(self, plan: Plan, start: int, stop: int) -> Sequence[int] | None:
+        """The ids of a chunk's tokens, where they are wanted."""
+        return plan.ids[start:stop] if self.request.return_token_ids else None
 
     def opening(self, plan: Plan) -> bytes:
         """What precedes the first token of all: nothing."""
@@ -53,8 +84,17 @@ class OpenAIWriter:
         chunk["usage"] = usage_of(plans)
         if self.config.enable_prompt_tokens_details:
             chunk["usage"]["prompt_tokens_details"] = self._cached(plans)
+        details = self.completion_details(plans)
+        if details is not None:
+            chunk["usage"]["completion_tokens_details"] = details
         chunk["system_fingerprint"] = self.fingerprint
+        if self.config.enable_per_request_metrics:
+            chunk["metrics"] = timings(plans[0])
         return frame(chunk) + DONE
+
+    def completion_details(self, plans: Sequence[Plan]) -> dict[str, Any] | None:
+        """``completion_tokens_details`` of a whole request."""
+        return None
 
     def fault(self, fault: Fault) -> bytes:
         """An error in mid-stream, and the end mark."""
@@ -78,9 +118,17 @@ class OpenAIWriter:
         answer["system_fingerprint"] = self.fingerprint
         answer["usage"] = usage_of(plans) | {
             "prompt_tokens_details": cached if self.config.enable_prompt_tokens_details else None,
-            "completion_tokens_details": None,
+            "completion_tokens_details": self.completion_details(plans),
         }
         return answer
+
+    def whole_ending(self, plans: Sequence[Plan]) -> dict[str, Any]:
+        """The fields that every whole answer ends with."""
+        return {
+            "kv_transfer_params": None,
+            "ec_transfer_params": None,
+            "metrics": timings(plans[0]) if self.config.enable_per_request_metrics else None,
+        }
 
     def sign(self, chunk: dict[str, Any], last: bool) -> dict[str, Any]:
         """Finish a token's chunk: the fingerprint rides on the last one, unless a usage chunk follows with it."""
@@ -91,3 +139,17 @@ class OpenAIWriter:
 
     def _cached(self, plans: Sequence[Plan]) -> dict[str, Any]:
         return {"cached_tokens": plans[0].cached_tokens, "created_cache_tokens": self.created_cache_tokens}
+
+
+def timings(plan: Plan) -> dict[str, Any]:
+    """The ``metrics`` of one request, in milliseconds."""
+    generation, gaps = plan.last - plan.first, len(plan.ids) - 1
+    total = plan.last - plan.scheduled
+    return {
+        "time_to_first_token_ms": (plan.first - plan.arrival) * 1e3,
+        "generation_time_ms": generation * 1e3,
+        "queue_time_ms": (plan.scheduled - plan.arrival) * 1e3,
+        "mean_itl_ms": generation * 1e3 / gaps if gaps > 0 else None,
+        "tokens_per_second": len(plan.ids) / total if total > 0 else None,
+        "speculative_decoding": None,
+    }

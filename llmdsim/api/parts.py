@@ -20,7 +20,7 @@ DONE = b"data: [DONE]\n\n"
 KNOWN_TEXTS = 1 << 16  # token texts kept in their JSON form; beyond that the table starts anew
 
 dumps = orjson.dumps
-Chunk = Callable[[Plan, int, str], dict[str, Any]]  # one token's chunk: plan, token number, text
+Chunk = Callable[[Plan, int, str], dict[str, Any]]  # the chunk of token i (-1: any but the last) with a text
 
 
 class _Escaped(dict[str, bytes]):
@@ -45,36 +45,47 @@ def frame(chunk: dict[str, Any]) -> bytes:
 
 class Frames:
     """
-    The token frames of one stream.
+    The token frames of one stream that differ in their text only: each is cut once and filled per token.
 
-    ``varies``: chunks differ in more than their text (ids, usage), so that each is spelled in full.
+    ``chunk`` spells the chunk of token ``i`` with a text.
     """
 
-    def __init__(self, chunk: Chunk, varies: bool) -> None:
+    def __init__(self, chunk: Chunk) -> None:
         self._chunk = chunk
-        self._varies = varies
         self._cut: dict[int, tuple[bytes, bytes]] = {}
 
     def __call__(self, plan: Plan, start: int, stop: int) -> bytes:
         """The frames of tokens ``start`` to ``stop``, the last token's among them if it is there."""
         last = len(plan.texts) - 1
-        if self._varies:
-            return b"".join([self._full(plan, i) for i in range(start, stop)])
         before, after = self._cut.get(plan.index) or self._open(plan)
         if stop <= last:
             if stop - start == 1:
                 return before + escaped[plan.texts[start]] + after
             return b"".join([before + escaped[text] + after for text in plan.texts[start:stop]])
         head = [before + escaped[text] + after for text in plan.texts[start:last]]
-        return b"".join([*head, self._full(plan, last)])
+        return b"".join([*head, frame(self._chunk(plan, last, plan.texts[last]))])
 
     def _open(self, plan: Plan) -> tuple[bytes, bytes]:
         before, after = frame(self._chunk(plan, -1, _MARK)).split(_MARK_BYTES)
         self._cut[plan.index] = before, after
         return before, after
 
-    def _full(self, plan: Plan, i: int) -> bytes:
-        return frame(self._chunk(plan, i, plan.texts[i]))
+
+def spans(start: int, stop: int, size: int, interval: int) -> list[tuple[int, int]]:
+    """
+    The token ranges that have a chunk each, among those that end in ``start`` to ``stop`` of ``size`` tokens.
+
+    vLLM's ``stream_interval``: the first token alone, then ``interval`` tokens a chunk, the rest with the last.
+    """
+    ends = [end for end in range(start + 1, stop + 1) if end == 1 or end == size or (end - 1) % interval == 0]
+    return [(max(end - interval, 1) if end > 1 else 0, end) for end in ends if end != size or interval == 1] + (
+        [_last_span(size, interval)] if size in ends and interval > 1 else []
+    )
+
+
+def _last_span(size: int, interval: int) -> tuple[int, int]:
+    """What the last chunk carries: the tokens since the last full interval."""
+    return (0, 1) if size == 1 else (1 + (size - 2) // interval * interval, size)
 
 
 def is_last(plan: Plan, i: int) -> bool:

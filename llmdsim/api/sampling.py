@@ -33,9 +33,24 @@ def check_stream_options(body: object) -> None:
         raise bad_value("Stream options can only be defined when `stream=True`.", "stream_options")
 
 
-def check_sampling(body: Mapping[str, Any], max_n: int) -> None:
+def check_logprobs(body: Mapping[str, Any]) -> None:
+    """Fields about log-probabilities must fit each other. Checked before types are, as in vLLM."""
+    if body.get("prompt_logprobs") is not None and body.get("stream"):
+        raise bad_value("`prompt_logprobs` are not available when `stream=True`.", "prompt_logprobs")
+    if body.get("top_logprobs") and not body.get("logprobs"):
+        raise bad_value("when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
+
+
+def check_cache_salt(body: Mapping[str, Any]) -> None:
+    """A cache salt that is given must salt. Checked before types are, as in vLLM."""
+    salt = body.get("cache_salt")
+    if salt is not None and (not isinstance(salt, str) or not salt):
+        raise bad_value("Parameter 'cache_salt' must be a non-empty string if provided.", "cache_salt")
+
+
+def check_sampling(body: Mapping[str, Any], config: Config) -> None:
     """Raise vLLM's refusal of the first sampling field that is out of range."""
-    _check_count(given(body, "n", 1), max_n)
+    _check_count(given(body, "n", 1), config.max_n)
     for name in ("presence_penalty", "frequency_penalty"):
         value = float(given(body, name, 0.0))
         if not -2 <= value <= 2:
@@ -45,6 +60,7 @@ def check_sampling(body: Mapping[str, Any], max_n: int) -> None:
     _check_nucleus(body)
     _check_limits(body)
     _check_stops(body)
+    _check_logprob_counts(body, config.max_logprobs)
     if float(given(body, "temperature", 1.0)) < GREEDY and given(body, "n", 1) > 1:
         raise refuse(f"n must be 1 when using greedy sampling, got {body['n']}.")
 
@@ -72,6 +88,8 @@ def request_fields(body: Mapping[str, Any], config: Config) -> dict[str, Any]:
         "seed": body.get("seed"),
         "priority": given(body, "priority", 0),
         "return_token_ids": given(body, "return_token_ids", False),
+        "tokens_as_ids": given(body, "return_tokens_as_token_ids", config.return_tokens_as_token_ids),
+        "stream_interval": given(body, "stream_interval", config.stream_interval),
         "remote_prefill": bool(given(body, "kv_transfer_params", {}).get("do_remote_prefill")),
         "stream": given(body, "stream", False),
         "include_usage": usage,
@@ -119,6 +137,21 @@ def _check_limits(body: Mapping[str, Any]) -> None:
     least = given(body, "min_tokens", 0)
     if least < 0:
         raise refuse(f"min_tokens must be greater than or equal to 0, got {least}.")
+
+
+def _check_logprob_counts(body: Mapping[str, Any], most: int) -> None:
+    wanted = {
+        "logprobs": given(body, "top_logprobs", body.get("logprobs")),
+        "prompt_logprobs": body.get("prompt_logprobs"),
+    }
+    for name, count in wanted.items():
+        if count is None or isinstance(count, bool) or most < 0:
+            continue
+        if count > most:
+            kind = "sample" if name == "logprobs" else "prompt"
+            raise bad_value(
+                f"Requested {kind} logprobs of {count}, which is greater than max allowed: {most}", name, count
+            )
 
 
 def _check_stops(body: Mapping[str, Any]) -> None:

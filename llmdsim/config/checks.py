@@ -153,4 +153,5 @@ def _rest(config: VllmFlags) -> Rules:
         (config.max_num_queued_tokens, "max-num-queued-tokens"),
     ):
         yield queued is not None and queued < 0, f"{name} cannot be negative"
+    yield not 0 <= config.reasoning_share <= 1, "reasoning-share must be between 0 and 1"
     yield config.stream_interval < 1, "stream-interval must be at least 1"

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from llmdsim.sim.metrics import Meters
-from llmdsim.sim.plan import Plan, Sink
+from llmdsim.sim.plan import Plan, Sink, abort
 
 SLACK = 0.0002  # seconds: what is due within this speaks now; epoll cannot tell times that close apart
 BURST = 512  # tokens that one stream may speak in a turn, so that zero latency does not keep the reactor
@@ -35,13 +35,9 @@ class Pacer:
         self.meters = meters
         self.turn_tokens = 0
 
-    def speak(self, plan: Plan, sink: Sink, first_due: float, arrival: float) -> Stream:
-        """
-        Speak a plan from ``first_due`` on; what is due already is spoken before this returns.
-
-        ``arrival`` is when the request came: the time to first token is measured from it. Both are clock seconds.
-        """
-        stream = Stream(self, plan, sink, first_due, arrival)
+    def speak(self, plan: Plan, sink: Sink, first_due: float) -> Stream:
+        """Speak a plan from ``first_due`` (clock seconds) on; what is due already is spoken before this returns."""
+        stream = Stream(self, plan, sink, first_due)
         now = self._clock.seconds()
         due = stream.step(now) if first_due <= now else first_due
         if due is not None:
@@ -120,12 +116,11 @@ class Pacer:
 class Stream:
     """One sequence being spoken. ``done`` fires when its last token has left; who waits no longer drops it."""
 
-    __slots__ = ("arrival", "done", "due", "entry", "first", "index", "last", "pacer", "plan", "sink", "size")
+    __slots__ = ("done", "due", "entry", "index", "pacer", "plan", "sink", "size")
 
-    def __init__(self, pacer: Pacer, plan: Plan, sink: Sink, due: float, arrival: float) -> None:
-        self.pacer, self.plan, self.sink, self.arrival = pacer, plan, sink, arrival
+    def __init__(self, pacer: Pacer, plan: Plan, sink: Sink, due: float) -> None:
+        self.pacer, self.plan, self.sink = pacer, plan, sink
         self.index, self.size, self.due = 0, len(plan.texts), due
-        self.first = self.last = 0.0  # clock seconds at which the first and the latest token left
         self.entry: list[Any] | None = None
         self.done: Deferred[None] = Deferred()
 
@@ -137,6 +132,15 @@ class Stream:
             self.entry = None
             self.done.errback(Failure())
             return None
+
+    def cut(self) -> None:
+        """Abort from within: what has not been spoken is forgotten, and the end follows at once."""
+        self.pacer.drop(self)
+        abort(self.plan, self.index)
+        self.size = len(self.plan.texts)
+        self.sink.tokens(self.plan, self.index, self.size)
+        self.sink.end(self.plan)
+        self.done.callback(None)
 
     def _step(self, now: float) -> float | None:
         pacer = self.pacer
@@ -161,17 +165,16 @@ class Stream:
         return None
 
     def _measure(self, now: float, start: int, count: int) -> None:
-        pacer, meters = self.pacer, self.pacer.meters
+        pacer, meters, plan = self.pacer, self.pacer.meters, self.plan
         meters.lag(max(0.0, now - self.due))
         if start:
-            meters.inter_token(now - self.last)
+            meters.inter_token(now - plan.last)
         else:
-            self.first = now
-            plan = self.plan
-            meters.first_token(now - self.arrival, plan.prompt_tokens, plan.cached_tokens)
+            plan.first = now
+            meters.first_token(now - plan.arrival, plan.prompt_tokens, plan.cached_tokens)
             pacer.turn_tokens += plan.prompt_tokens - plan.cached_tokens
         if count > 1:
             meters.inter_token_many(0.0, count - 1)
-        self.last = now
+        plan.last = now
         pacer.turn_tokens += count
         meters.generated(count)

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from llmdsim.config import Config
 from llmdsim.faults import BAD_REQUEST, Fault, bad_value
+from llmdsim.sim.author import Author, Draft, Source
 from llmdsim.sim.request import Conversation, Prompt, Request, Tokens
 from llmdsim.sim.stopping import cut
 
@@ -42,21 +43,6 @@ class Tokenizer(Protocol):
     ) -> str: ...
 
 
-class Draft(Protocol):
-    """An answer before stop strings: tokens, and whether the limit cut it."""
-
-    @property
-    def tokens(self) -> Tokens: ...
-    @property
-    def complete(self) -> bool: ...
-
-
-class Source(Protocol):
-    """Where answers come from; ``limit`` is the most tokens, ``request.max_tokens`` says whether the client set one."""
-
-    def draft(self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, rng: Random) -> Draft: ...
-
-
 @attrs.define(slots=True, eq=False)
 class Plan:
     """
@@ -64,6 +50,8 @@ class Plan:
 
     A text is empty where a token shows nothing (the end token, text held back for a stop string).
     ``finish`` is vLLM's finish reason, ``stop_reason`` the stop string or token id that ended it.
+    ``tokens`` are the texts of the tokens themselves, where the request wants log-probabilities.
+    The times are clock seconds, set as they pass.
     """
 
     request: Request
@@ -73,12 +61,24 @@ class Plan:
     ids: Sequence[int]
     finish: str
     stop_reason: str | int | None = None
+    tokens: Sequence[str] = ()
     cached_tokens: int = 0
+    arrival: float = 0.0
+    scheduled: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
 
     @property
     def prompt_tokens(self) -> int:
         """Tokens of the prompt that this sequence answers."""
         return len(self.prompt.ids)
+
+
+def abort(plan: Plan, spoken: int) -> None:
+    """Cut a plan to the tokens that were spoken; what follows them is an end without a token."""
+    plan.texts = [*plan.texts[:spoken], ""]
+    plan.ids = plan.ids[:spoken]
+    plan.finish, plan.stop_reason = "abort", None
 
 
 class Sink(Protocol):
@@ -95,7 +95,7 @@ class Planner:
     def __init__(self, config: Config, tokenizer: Tokenizer, source: Source, offload: Offload, rng: Random) -> None:
         self._max_model_len = config.max_model_len
         self._tokenizer = tokenizer
-        self._source = source
+        self._author = Author(config, tokenizer, source)
         self._offload = offload
         self._rng = rng
 
@@ -103,10 +103,17 @@ class Planner:
         """One Plan for each choice, in order of index. Raises Fault(BAD_REQUEST) with vLLM's texts."""
         plans: list[Plan] = []
         for prompt in request.prompts:
-            tokens = await self._read(prompt)
+            text = "" if isinstance(prompt, tuple) else self.text(prompt)
+            tokens = await self._encode(prompt, text)
+            if request.prompt_logprobs is not None or request.echo:
+                tokens = self._spelled(tokens)
             limit = self._limit(request, len(tokens.ids))
-            plans += [self._answer(request, prompt, tokens, limit, len(plans) + i) for i in range(request.n)]
+            plans += [self._answer(request, prompt, text, tokens, limit, len(plans) + i) for i in range(request.n)]
         return plans
+
+    async def read(self, prompt: Prompt) -> Tokens:
+        """The tokens of a prompt that fits the context window. Raises Fault(BAD_REQUEST)."""
+        return await self._encode(prompt, "" if isinstance(prompt, tuple) else self.text(prompt))
 
     async def tokenize(self, text: str, special: bool = True) -> Tokens:
         """Encode a text, in a thread where it is long."""
@@ -122,15 +129,18 @@ class Planner:
         template = {name: value for name, value in prompt.template.items() if name not in RENDERED}
         return self._tokenizer.render(prompt.messages, prompt.tools, prompt.generation_prompt, **template)
 
-    async def _read(self, prompt: Prompt) -> Tokens:
+    async def _encode(self, prompt: Prompt, text: str) -> Tokens:
         if isinstance(prompt, tuple):
             return self._from_ids(prompt)
-        text = self.text(prompt)
         self._check_characters(text)
         tokens = await self.tokenize(text, isinstance(prompt, str))
         if len(tokens.ids) > self._max_model_len:
             raise self._too_long("at least ", self._max_model_len + 1)  # vLLM stops tokenizing one beyond the limit
         return tokens
+
+    def _spelled(self, tokens: Tokens) -> Tokens:
+        """Tokens with their texts, which a prompt of ids comes without."""
+        return tokens if tokens.texts else Tokens(tokens.ids, [self._tokenizer.decode([id]) for id in tokens.ids])
 
     def _from_ids(self, ids: tuple[int, ...]) -> Tokens:
         vocabulary = self._tokenizer.vocab_size
@@ -180,7 +190,11 @@ class Planner:
             )
         return limit
 
-    def _answer(self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, index: int) -> Plan:
+    def _answer(self, request: Request, prompt: Prompt, text: str, tokens: Tokens, limit: int, index: int) -> Plan:
         rng = self._rng if request.seed is None else Random(f"{request.seed}:{index}")
-        draft = self._source.draft(request, prompt, tokens, limit, rng)
-        return Plan(request, index, tokens, *cut(draft.tokens, draft.complete, self._tokenizer.eos, request.stops))
+        draft = self._author.draft(request, prompt, text, tokens, limit, rng)
+        spoken = cut(draft.tokens, draft.complete, self._tokenizer.eos, request.stops)
+        return Plan(request, index, tokens, *spoken, self._own_texts(request, draft))
+
+    def _own_texts(self, request: Request, draft: Draft) -> Sequence[str]:
+        return () if request.logprobs is None else [*draft.tokens.texts, self._tokenizer.eos[1]]

@@ -7,7 +7,7 @@ serve() is the only way in, for every door; leaving early is cancelling it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from random import Random
 
@@ -17,11 +17,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from llmdsim.config import Config
 from llmdsim.faults import BUSY, UNAVAILABLE, Fault
+from llmdsim.sim.author import Source
 from llmdsim.sim.latency import Latency
 from llmdsim.sim.lora import Adapters
 from llmdsim.sim.metrics import Finished, Load, Meters, cache_info
 from llmdsim.sim.pacing import Pacer, Stream
-from llmdsim.sim.plan import Offload, Plan, Planner, Sink, Source, Tokenizer
+from llmdsim.sim.plan import Offload, Plan, Planner, Sink, Tokenizer, abort
 from llmdsim.sim.request import Request
 from llmdsim.sim.scheduler import Scheduler, Seat
 
@@ -32,11 +33,12 @@ BUSY_TEXT = (
 
 @attrs.define(slots=True, eq=False)
 class _Part:
-    """One sequence on its way: its plan, the seat it waits for, and when its request came (clock seconds)."""
+    """One sequence on its way: its plan, the seat it waits for, and its stream once it speaks."""
 
     plan: Plan
     seat: Deferred[Seat]
-    arrival: float
+    stream: Stream | None = None
+    aborted: bool = False
 
 
 class Rank:
@@ -67,6 +69,7 @@ class Rank:
         self.started = clock.seconds()
         self.open = 0  # requests accepted and not yet answered
         self._open_tokens = 0
+        self._serving: dict[str, Sequence[_Part]] = {}
         self._adapters_in_flight: Counter[str] = Counter()
         self._id_base = b"%d-%d-" % (seed, config.port)
         self._ids = 0
@@ -93,15 +96,29 @@ class Rank:
             raise Fault(UNAVAILABLE, "server is shutting down")
         self.open += 1
         try:
-            parts = self._enter(await self.planner.plan(request), arrival)
-            await self._speak_all(parts, sink)
-            self.meters.parent_finished(request.n, max(len(part.plan.ids) for part in parts))
+            plans = await self.planner.plan(request)
+            for plan in plans:
+                plan.arrival = arrival
+            await self._serve(request, self._enter(plans), sink)
+            self.meters.parent_finished(request.n, max(len(plan.ids) for plan in plans))
         except CancelledError:
             self.meters.aborted()
             raise
         finally:
             self.open -= 1
             self._check_drained()
+
+    def abort(self, ids: Iterable[str]) -> int:
+        """End requests by the ids that clients see, with or without the API's prefix; how many sequences ended."""
+        wanted = set(ids)
+        found = [part for id, parts in self._serving.items() if wanted & {id, id.partition("-")[2]} for part in parts]
+        for part in found:
+            part.aborted = True
+            if part.stream is None:
+                part.seat.cancel()
+            elif not part.stream.done.called:
+                part.stream.cut()
+        return len(found)
 
     def drain(self, limit: float) -> Deferred[None]:
         """Refuse new requests from now on; fires when the open ones have ended, or after ``limit`` seconds."""
@@ -116,7 +133,15 @@ class Rank:
         if drained is not None and not self.open and not drained.called:
             drained.callback(None)
 
-    def _enter(self, plans: Sequence[Plan], arrival: float) -> list[_Part]:
+    async def _serve(self, request: Request, parts: Sequence[_Part], sink: Sink) -> None:
+        self._serving[request.id] = parts
+        try:
+            await self._speak_all(parts, sink)
+        finally:
+            if self._serving.get(request.id) is parts:  # clients may use an id twice
+                del self._serving[request.id]
+
+    def _enter(self, plans: Sequence[Plan]) -> list[_Part]:
         """Ask for a seat for each plan, or for none: a full queue refuses the whole request."""
         self._admit(plans)
         by_priority = self.config.scheduling_policy == "priority"
@@ -125,7 +150,7 @@ class Rank:
             for plan in plans:
                 adapter = plan.request.model.adapter
                 seat = self.scheduler.enter(adapter, plan.request.priority if by_priority else 0)
-                parts.append(_Part(plan, seat, arrival))
+                parts.append(_Part(plan, seat))
                 self._in_flight(plan, 1)
         except Fault:
             for part in parts:
@@ -178,13 +203,17 @@ class Rank:
             seat = await part.seat
         except CancelledError:
             self._in_flight(plan, -1)
-            raise
+            if not part.aborted:
+                raise
+            self._end_unspoken(plan, sink)
+            return
         try:
+            plan.scheduled = seat.granted
             ttft = self.latency.ttft(plan.prompt_tokens, plan.cached_tokens, plan.request.remote_prefill)
             sink.begin(plan)
-            stream = self.pacer.speak(plan, sink, seat.granted + ttft, part.arrival)
-            await self._heard(stream)
-            self.meters.finished(self._finished(part, seat, stream))
+            part.stream = self.pacer.speak(plan, sink, seat.granted + ttft)
+            await self._heard(part.stream)
+            self.meters.finished(self._finished(plan, seat))
         finally:
             self.scheduler.leave(seat)
             self._in_flight(plan, -1)
@@ -196,19 +225,24 @@ class Rank:
             self.pacer.drop(stream)
             raise
 
-    def _finished(self, part: _Part, seat: Seat, stream: Stream) -> Finished:
-        plan = part.plan
+    def _end_unspoken(self, plan: Plan, sink: Sink) -> None:
+        abort(plan, 0)
+        sink.begin(plan)
+        sink.tokens(plan, 0, 1)
+        sink.end(plan)
+
+    def _finished(self, plan: Plan, seat: Seat) -> Finished:
         return Finished(
             reason=plan.finish,
             prompt_tokens=plan.prompt_tokens,
             cached_tokens=plan.cached_tokens,
             generated=len(plan.ids),
             max_tokens=plan.request.max_tokens,
-            arrival=part.arrival,
+            arrival=plan.arrival,
             queued=seat.queued,
             scheduled=seat.granted,
-            first=stream.first,
-            last=stream.last,
+            first=plan.first or self.clock.seconds(),
+            last=plan.last or self.clock.seconds(),
             now=self.clock.seconds(),
         )
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import attrs
 
+from llmdsim.sim.tools import Tool
+
 
 class Tokens(NamedTuple):
     """A text as a tokenizer cuts it: ids and their texts, of equal length; the texts join to the text."""
@@ -36,6 +38,36 @@ class Conversation:
     template: Mapping[str, Any] = attrs.field(factory=dict)
 
 
+@attrs.frozen(slots=True)
+class Constraint:
+    """A structured output: ``kind`` is a field of vLLM's ``structured_outputs``, ``value`` what it was given."""
+
+    kind: str
+    value: Any
+
+
+@attrs.frozen(slots=True)
+class Form:
+    """
+    What shape the answer must have. ``choice`` is none, auto, required or named (then ``named`` says which).
+
+    ``thinking``: the model writes reasoning before its answer; ``show_reasoning``: the client wants to see it.
+    """
+
+    tools: Sequence[Tool] = ()
+    choice: str = "none"
+    named: str | None = None
+    parallel: bool = True
+    constraint: Constraint | None = None
+    thinking: bool = False
+    show_reasoning: bool = True
+
+    @property
+    def marked(self) -> bool:
+        """Whether the raw text holds markup that a parser takes out."""
+        return self.thinking or (bool(self.tools) and self.choice != "none")
+
+
 Prompt = str | tuple[int, ...] | Conversation
 
 
@@ -56,6 +88,7 @@ class Request:
 
     ``max_tokens`` None means up to the context window; ``limit_name`` is the field it came from, for error texts.
     ``prompts`` holds at least one prompt; choice ``i`` answers prompt ``i // n``.
+    ``logprobs`` and ``prompt_logprobs`` count alternatives, None where none are wanted.
     """
 
     id: str
@@ -65,6 +98,7 @@ class Request:
     max_tokens: int | None = None
     limit_name: str = "max_tokens"
     stops: Stops = Stops()
+    form: Form = Form()
     ignore_eos: bool = False
     seed: int | None = None
     priority: int = 0
@@ -73,4 +107,9 @@ class Request:
     continuous_usage: bool = False
     return_token_ids: bool = False
     echo: bool = False
+    prompt_only: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    tokens_as_ids: bool = False
+    stream_interval: int = 1
     remote_prefill: bool = False

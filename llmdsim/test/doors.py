@@ -4,6 +4,7 @@ What tests of the doors share: a rank behind its app on a clock of its own, clie
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import json
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -23,7 +25,6 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
 from llmdsim.config import load
 from llmdsim.dataset import Draft, Echo, Presets
@@ -234,19 +235,10 @@ def get(port: int, path: str) -> tuple[int, bytes]:
     return response.status, response.read()
 
 
-class DaemonTestCase(SynchronousTestCase):
-    """Tests that share one daemon, started before the first with the flags of ``arguments``."""
-
-    arguments: tuple[str, ...] = ()
-    port = 0
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        """Start it."""
-        cls._process, cls.port = serve(*cls.arguments)
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        """End it."""
-        cls._process.kill()
-        cls._process.communicate()
+@cache
+def shared(*arguments: str) -> int:
+    """The port of a daemon with these flags that all tests share; it ends with the tests."""
+    process, port = serve(*arguments)
+    atexit.register(process.communicate)
+    atexit.register(process.kill)
+    return port

@@ -83,7 +83,7 @@ class TimeTests(SynchronousTestCase):
             door, reactor = Door(), MemoryReactor()
             port = EagerPort(0, door.site, reactor=reactor)
             channel = door.site.buildProtocol(None)
-            server = EagerServer(socket, channel, ("10.0.0.7", 5), port, 0, reactor)  # type: ignore[arg-type]
+            server = EagerServer(socket, channel, ("10.0.0.7", 5), port, 0, reactor)
             channel.makeConnection(server)
             channel.dataReceived(message(CHAT, body))
             server.doWrite()

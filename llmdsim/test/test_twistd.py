@@ -4,56 +4,29 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
-BOUND = 20.0  # seconds that any of this may take
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from llmdsim.test.doors import BOUND, serve, start
 
 
 class TwistdTests(SynchronousTestCase):
-    def start(self, *arguments: str) -> subprocess.Popen:
-        environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        program = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, "-n", "--pidfile=", "llmdsim", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environ,
-            text=True,
-        )
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return self.ended(start(*arguments))
+
+    def serve(self, *arguments: str) -> tuple[subprocess.Popen[str], int]:
+        process, port = serve(*arguments)
+        return self.ended(process), port
+
+    def ended(self, process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+        """The process, which ends with the test."""
         self.addCleanup(process.communicate)
         self.addCleanup(process.kill)
         return process
-
-    def serve(self, *arguments: str) -> tuple[subprocess.Popen, int]:
-        port = free_port()
-        process = self.start("--model", "m", "--host", "127.0.0.1", "--port", str(port), *arguments)
-        deadline = time.monotonic() + BOUND
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if self.get(port, "/health")[0] == 200:
-                    return process, port
-            except OSError:
-                time.sleep(0.02)  # another process: there is no clock of ours to turn
-        raise self.failureException(f"no server: {process.communicate()}")
-
-    def get(self, port: int, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=BOUND)
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read()
 
     def post(self, port: int, body: dict) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=BOUND)

@@ -13,7 +13,8 @@ from llmdsim.api.schema import check, read_json
 from llmdsim.config import Adapter
 from llmdsim.sim.rank import Rank
 from llmdsim.web.answer import Answer
-from llmdsim.web.site import App
+from llmdsim.web.app import App
+from llmdsim.web.wire import header
 
 
 def routes(app: App, rank: Rank) -> None:
@@ -28,14 +29,14 @@ def routes(app: App, rank: Rank) -> None:
 
     @app.route("/v1/load_lora_adapter", methods=["POST"])
     def load(http: IRequest) -> Answer:
-        body = check("LoadLoRAAdapterRequest", read_json(http.content.read(), http.getHeader("content-type")))
+        body = check("LoadLoRAAdapterRequest", read_json(http.content.read(), header(http, b"content-type")))
         name = body["lora_name"]
         rank.adapters.load(name, body["lora_path"], bool(body.get("load_inplace")))
         return _done(f"Success: LoRA adapter '{name}' added successfully.")
 
     @app.route("/v1/unload_lora_adapter", methods=["POST"])
     def unload(http: IRequest) -> Answer:
-        body = check("UnloadLoRAAdapterRequest", read_json(http.content.read(), http.getHeader("content-type")))
+        body = check("UnloadLoRAAdapterRequest", read_json(http.content.read(), header(http, b"content-type")))
         name = body["lora_name"]
         rank.adapters.unload(name)
         return _done(f"Success: LoRA adapter '{name}' removed successfully.")

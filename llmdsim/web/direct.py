@@ -13,7 +13,8 @@ from llmdsim.api.schema import check, check_any, read_json
 from llmdsim.sim.rank import Rank
 from llmdsim.sim.request import Conversation
 from llmdsim.web.answer import Answer
-from llmdsim.web.site import App
+from llmdsim.web.app import App
+from llmdsim.web.wire import header
 
 TOKENIZE = ("TokenizeCompletionRequest", "TokenizeChatRequest")
 
@@ -23,7 +24,7 @@ def routes(app: App, rank: Rank) -> None:
 
     @app.route("/tokenize", methods=["POST"])
     async def tokenize(http: IRequest) -> Answer:
-        body = check_any(TOKENIZE, read_json(http.content.read(), http.getHeader("content-type")))
+        body = check_any(TOKENIZE, read_json(http.content.read(), header(http, b"content-type")))
         rank.adapters.find(body.get("model"))
         text, special = _question(rank, body)
         tokens = await rank.planner.tokenize(text, special)
@@ -39,14 +40,14 @@ def routes(app: App, rank: Rank) -> None:
 
     @app.route("/detokenize", methods=["POST"])
     def detokenize(http: IRequest) -> Answer:
-        body = check("DetokenizeRequest", read_json(http.content.read(), http.getHeader("content-type")))
+        body = check("DetokenizeRequest", read_json(http.content.read(), header(http, b"content-type")))
         rank.adapters.find(body.get("model"))
         return _json({"prompt": rank.tokenizer.decode(body["tokens"])})
 
 
 def _question(rank: Rank, body: dict[str, Any]) -> tuple[str, bool]:
     """The text of a tokenize body, and whether special tokens are added to it."""
-    if "prompt" in body:
+    if isinstance(body.get("prompt"), str):
         return body["prompt"], body.get("add_special_tokens", True)
     template = body.get("chat_template_kwargs") or {}
     chat = Conversation(body["messages"], body.get("tools") or (), body.get("add_generation_prompt", True), template)

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 
-from llmdsim.api.chat import Chat
+from llmdsim.api.chat import Chat, ChatBatch
 from llmdsim.api.completions import Completions
 from llmdsim.api.dialect import Dialect, Writer
 from llmdsim.api.sampling import refuse
@@ -24,8 +24,8 @@ from llmdsim.sim.plan import Plan
 from llmdsim.sim.rank import Rank
 from llmdsim.sim.request import Request
 from llmdsim.web.answer import Answer
-from llmdsim.web.site import App
-from llmdsim.web.wire import Outlet, open_stream
+from llmdsim.web.app import App
+from llmdsim.web.wire import Outlet, header, open_stream
 
 log = Logger()
 
@@ -70,10 +70,9 @@ class EventStream:
         if not self._spoken:
             self._spoken = True
             data = self._writer.opening(plan) + data
-        if stop == len(plan.texts):
-            self._tail += data
-        else:
-            self._outlet.send(data)  # type: ignore[union-attr]
+        self._tail += data
+        if stop < len(plan.texts):
+            self._flush()
 
     def end(self, plan: Plan) -> None:
         """Note a sequence's end; the last one's tail leaves together with the closing."""
@@ -164,7 +163,7 @@ class Generation:
     async def answer(self, http: IRequest, dialect: Dialect) -> Answer | None:
         """Serve one request; None: it was streamed."""
         rank = self._rank
-        body = dialect.check(read_json(http.content.read(), http.getHeader("content-type")))
+        body = dialect.check(read_json(http.content.read(), header(http, b"content-type")))
         self._check_rank(http)
         model = rank.adapters.find(body.get("model"))
         request = dialect.parse(body, self._id(http, body), model)
@@ -188,10 +187,10 @@ class Generation:
         return Whole(writer, self._headers)
 
     def _id(self, http: IRequest, body: dict[str, Any]) -> str:
-        return http.getHeader("x-request-id") or body.get("request_id") or self._rank.new_id()
+        return header(http, b"x-request-id") or body.get("request_id") or self._rank.new_id()
 
     def _check_rank(self, http: IRequest) -> None:
-        asked = http.getHeader("x-data-parallel-rank")
+        asked = header(http, b"x-data-parallel-rank")
         if asked is None:
             return
         size = self._rank.config.data_parallel_size
@@ -212,7 +211,7 @@ def pod_headers(rank: Rank) -> Headers:
 
 def show_request_id(http: IRequest) -> None:
     """``--enable-request-id-headers``: every answer carries the request's id, or a random one."""
-    http.setHeader("X-Request-Id", http.getHeader("x-request-id") or uuid4().hex)
+    http.setHeader(b"X-Request-Id", http.getHeader(b"x-request-id") or uuid4().hex.encode())
 
 
 def routes(app: App, rank: Rank) -> None:
@@ -221,6 +220,7 @@ def routes(app: App, rank: Rank) -> None:
     if rank.config.enable_request_id_headers:
         app.before.append(show_request_id)
     _declare(app, generation, "/v1/chat/completions", Chat(rank.config))
+    _declare(app, generation, "/v1/chat/completions/batch", ChatBatch(rank.config))
     _declare(app, generation, "/v1/completions", Completions(rank.config))
 
 

@@ -11,7 +11,8 @@ from llmdsim.api.schema import document
 from llmdsim.sim.meter import render
 from llmdsim.sim.rank import Rank
 from llmdsim.web.answer import Answer
-from llmdsim.web.site import App
+from llmdsim.web.app import App
+from llmdsim.web.wire import header
 
 
 def routes(app: App, rank: Rank) -> None:
@@ -21,7 +22,7 @@ def routes(app: App, rank: Rank) -> None:
 
     @app.route("/metrics")
     def metrics(http: IRequest) -> Answer:
-        body, content_type = render(rank.meters.registry, http.getHeader("accept") or "")
+        body, content_type = render(rank.meters.registry, header(http, b"accept") or "")
         return Answer(body, content_type=content_type.encode())
 
 

@@ -23,7 +23,7 @@ from llmdsim.web.answer import Answer
 from llmdsim.web.head import PHRASES, SERVER, head, whole
 from llmdsim.web.transport import Endpoint
 
-__all__ = ["Answer", "Endpoint", "Outlet", "Request", "gone", "hang_up", "open_stream", "reply"]
+__all__ = ["Answer", "Endpoint", "Outlet", "Request", "gone", "hang_up", "header", "open_stream", "reply"]
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 # A client that is refused while it still sends its body is listened to for so many bytes more: closing on unread input
@@ -78,6 +78,12 @@ def reply(http: IRequest, answer: Answer) -> None:
     http.sentLength = len(answer.body)
     _send_now(http.transport)(whole(http, answer))
     http.close()
+
+
+def header(http: Any, name: bytes) -> str | None:
+    """A request header as text, whatever its bytes are."""
+    value: bytes | None = http.getHeader(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def gone(http: Any) -> bool:

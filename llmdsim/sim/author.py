@@ -1,0 +1,123 @@
+"""
+What the simulated model writes: raw text, with the markup that parsers take out again.
+
+An answer is dictated by the prompt, or has a form (tool calls, structured output), or comes from the source.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from random import Random
+from typing import Protocol
+
+import attrs
+
+from llmdsim.config import Config
+from llmdsim.sim.regexes import matching
+from llmdsim.sim.request import Constraint, Prompt, Request, Tokens
+from llmdsim.sim.synthesis import Ranges, synthesize
+from llmdsim.sim.tools import Call, draw_calls
+
+DICTATED = re.compile(r"SAY<<(.*)>>", re.DOTALL)
+
+
+@attrs.frozen(slots=True)
+class Draft:
+    """Tokens of an answer; ``complete`` says that it ends by itself rather than at the limit."""
+
+    tokens: Tokens
+    complete: bool
+
+
+class Source(Protocol):
+    """
+    Where plain answers come from; ``limit`` is the most tokens, ``request.max_tokens`` what the client set.
+
+    ``filler``: the text means nothing, so that a part of it may serve as reasoning; ``compose`` writes so many
+    tokens of such text.
+    """
+
+    filler: bool
+
+    def draft(self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, rng: Random) -> Draft: ...
+    def compose(self, length: int, rng: Random) -> Tokens: ...
+
+
+class Encoder(Protocol):
+    """The half of a tokenizer that writing needs."""
+
+    def encode(self, text: str, special: bool = True) -> Tokens: ...
+
+
+class Author:
+    """Writes drafts for one rank."""
+
+    def __init__(self, config: Config, encoder: Encoder, source: Source) -> None:
+        self._config = config
+        self._encoder = encoder
+        self._source = source
+        self._ranges = Ranges.of(config)
+
+    def draft(self, request: Request, prompt: Prompt, text: str, tokens: Tokens, limit: int, rng: Random) -> Draft:
+        """The raw answer to one prompt: at most ``limit`` tokens. ``text`` is the prompt as it was tokenized."""
+        dictated = DICTATED.search(text) if "SAY<<" in text else None
+        if dictated is not None:
+            return self._fit(self._encoder.encode(dictated[1], False), limit)
+        formed = self._formed(request, rng)
+        if formed is not None:
+            draft = self._fit(self._encoder.encode(formed, False), limit)
+        else:
+            draft = self._source.draft(request, prompt, tokens, limit, rng)
+        if not request.form.thinking:
+            return draft
+        thought, said = self._thought(draft.tokens, formed is None and self._source.filler, rng)
+        return self._fit(self._joined(thought, said), limit, draft.complete)
+
+    def _formed(self, request: Request, rng: Random) -> str | None:
+        form = request.form
+        calls = draw_calls(form.tools, form.choice, form.named, form.parallel, rng, self._config)
+        if calls:
+            return "\n".join(map(_markup, calls))
+        return None if form.constraint is None else self._constrained(form.constraint, rng)
+
+    def _constrained(self, constraint: Constraint, rng: Random) -> str | None:
+        kind, value = constraint.kind, constraint.value
+        if kind == "choice":
+            return str(rng.choice(value))
+        if kind == "regex":
+            return matching(value, rng)
+        if kind == "json":
+            schema = json.loads(value) if isinstance(value, str) else value
+            return json.dumps(synthesize(schema, rng, self._ranges), ensure_ascii=False)
+        if kind == "json_object":
+            return json.dumps(synthesize(_OBJECT, rng, self._ranges), ensure_ascii=False)
+        return None  # grammars are not followed: plain text
+
+    def _thought(self, said: Tokens, filler: bool, rng: Random) -> tuple[Tokens, Tokens]:
+        """Reasoning and answer: the configured share of filler, otherwise so much more text before the answer."""
+        length = int(len(said.ids) * self._config.reasoning_share)
+        if filler:
+            return Tokens(said.ids[:length], said.texts[:length]), Tokens(said.ids[length:], said.texts[length:])
+        return self._source.compose(length, rng), said
+
+    def _joined(self, thought: Tokens, said: Tokens) -> Tokens:
+        opened, closed = self._encoder.encode("<think>\n", False), self._encoder.encode("\n</think>\n\n", False)
+        parts = (opened, thought, closed, said)
+        return Tokens([id for part in parts for id in part.ids], [text for part in parts for text in part.texts])
+
+    def _fit(self, tokens: Tokens, limit: int, complete: bool = True) -> Draft:
+        if len(tokens.ids) >= limit:
+            return Draft(Tokens(tokens.ids[:limit], tokens.texts[:limit]), complete=False)
+        return Draft(tokens, complete)
+
+
+_OBJECT = {
+    "type": "object",
+    "properties": {"answer": {"type": "string"}, "count": {"type": "integer"}},
+    "required": ["answer", "count"],
+}
+
+
+def _markup(call: Call) -> str:
+    return f'<tool_call>\n{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}\n</tool_call>'

@@ -1,0 +1,144 @@
+"""The daemon as clients of vLLM meet it: the official ``openai`` package and plain httpx, each over a real socket."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmdsim.test.doors import DONE, events, shared, text, until
+
+try:
+    import httpx
+    import openai
+except ImportError:
+    httpx = openai = None  # type: ignore[assignment]
+
+MISSING = None if openai else "the openai package is not installed"
+HI: Any = [{"role": "user", "content": "one two three"}]
+
+
+class OpenAITests(SynchronousTestCase):
+    skip = MISSING
+    arguments = "--mode", "echo", "--served-model-name", "base", "alias", "--max-model-len", "64"
+
+    def setUp(self) -> None:
+        url = f"http://127.0.0.1:{shared(*self.arguments)}/v1"
+        self.client: Any = openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=20)
+        self.addCleanup(self.client.close)
+
+    def test_models_are_listed(self) -> None:
+        self.assertEqual([model.id for model in self.client.models.list()], ["base", "alias"])
+
+    def test_a_chat_is_answered(self) -> None:
+        answer = self.client.chat.completions.create(model="alias", messages=HI, max_tokens=9)
+        self.assertEqual((answer.model, answer.object), ("base", "chat.completion"))
+        self.assertEqual(
+            (answer.choices[0].message.content, answer.choices[0].finish_reason), ("one two three", "stop")
+        )
+        self.assertEqual(answer.usage.completion_tokens, 4)
+
+    def test_n_choices_are_answered(self) -> None:
+        answer = self.client.chat.completions.create(model="base", messages=HI, max_tokens=9, n=2)
+        found = [(choice.index, choice.message.content) for choice in answer.choices]
+        self.assertEqual(found, [(0, "one two three"), (1, "one two three")])
+
+    def test_a_chat_is_streamed_with_its_usage(self) -> None:
+        create = self.client.chat.completions.create
+        chunks = list(create(model="base", messages=HI, stream=True, stream_options={"include_usage": True}))
+        self.assertEqual(chunks[0].choices[0].delta.role, "assistant")
+        said = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+        self.assertEqual(said, ["", "one ", "two ", "three", ""])
+        self.assertEqual(chunks[-2].choices[0].finish_reason, "stop")
+        self.assertEqual((chunks[-1].choices, chunks[-1].usage.completion_tokens), ([], 4))
+
+    def test_the_stream_helper_puts_a_chat_together(self) -> None:
+        with self.client.chat.completions.stream(model="base", messages=HI, max_tokens=9) as stream:
+            said = [event.delta for event in stream if event.type == "content.delta"]
+            final = stream.get_final_completion()
+        self.assertEqual("".join(said), "one two three")
+        self.assertEqual(final.choices[0].message.content, "one two three")
+
+    def test_a_text_is_completed_and_streamed(self) -> None:
+        create = self.client.completions.create
+        answer = create(model="base", prompt=["one two", "three"], max_tokens=9)
+        self.assertEqual([choice.text for choice in answer.choices], ["one two", "three"])
+        chunks = create(model="base", prompt="one two", max_tokens=9, stream=True)
+        self.assertEqual("".join(chunk.choices[0].text for chunk in chunks), "one two")
+
+    def test_fields_of_vllm_travel_in_the_extra_body(self) -> None:
+        extra = {"request_id": "mine", "return_token_ids": True, "top_k": 5}
+        answer = self.client.chat.completions.create(model="base", messages=HI, max_tokens=9, extra_body=extra)
+        self.assertEqual((answer.id, len(answer.choices[0].token_ids)), ("chatcmpl-mine", 4))
+
+    def test_refusals_are_the_packages_own_exceptions(self) -> None:
+        create = self.client.chat.completions.create
+        for body, kind, param in (
+            ({"model": "nope"}, openai.NotFoundError, "model"),
+            ({"max_tokens": 65}, openai.BadRequestError, "max_tokens"),
+            ({"temperature": 3}, openai.BadRequestError, "temperature"),
+            ({"model": "nope", "stream": True}, openai.NotFoundError, "model"),
+        ):
+            with self.assertRaises(kind) as raised:
+                create(**{"model": "base", "messages": HI, **body})
+            self.assertEqual(raised.exception.param, param)
+
+
+class SlowTests(SynchronousTestCase):
+    skip = MISSING
+    arguments = (
+        *("--time-to-first-token", "200ms", "--inter-token-latency", "50ms"),
+        *("--max-num-seqs", "1", "--max-waiting-queue-length", "0"),
+    )
+
+    def setUp(self) -> None:
+        self.url = f"http://127.0.0.1:{shared(*self.arguments)}"
+
+    def test_tokens_arrive_one_by_one(self) -> None:
+        pieces: list[tuple[float, list[Any]]] = []
+        began = time.monotonic()
+        with self.stream(5) as response:
+            headed = time.monotonic() - began
+            for data in response.iter_raw():
+                pieces.append((time.monotonic() - began, events(data)))
+        self.assertEqual([len(found) for _, found in pieces], [1, 1, 1, 1, 2])
+        self.assertEqual(pieces[-1][1][-1], DONE)
+        self.assertLess(headed, 0.15)
+        first, *_, last = [at for at, _ in pieces]
+        self.assertGreaterEqual(round(first, 3), 0.2)
+        self.assertLess(first, 0.35)
+        self.assertGreaterEqual(round(last - first, 2), 0.2)
+
+    def stream(self, tokens: int) -> Any:
+        """An open stream, which has the only seat once it is entered."""
+        return httpx.stream("POST", f"{self.url}/v1/completions", json=text(tokens, stream=True), timeout=20)
+
+    def complete(self, retries: int, **options: Any) -> Any:
+        with openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=retries, timeout=20) as client:
+            return client.completions.create(model="m", prompt="hi", max_tokens=1, **options)
+
+    def idle(self) -> bool:
+        return (
+            httpx.get(f"{self.url}/metrics").text.count('vllm:num_requests_running{engine="0",model_name="m"} 0.0') == 1
+        )
+
+    def test_a_full_server_is_a_rate_limit_error_until_the_stream_is_left(self) -> None:
+        with self.stream(500):
+            for stream in (False, True):
+                with self.assertRaises(openai.RateLimitError) as raised:
+                    self.complete(0, stream=stream)
+                self.assertEqual(raised.exception.response.headers["retry-after"], "1")
+        until(self.idle)
+        self.assertEqual(self.complete(0).usage.completion_tokens, 1)
+
+    def test_a_client_that_retries_after_a_second_gets_its_turn(self) -> None:
+        with self.stream(2):
+            self.assertEqual(self.complete(1).usage.completion_tokens, 1)
+
+    def test_what_curl_sends_is_understood(self) -> None:
+        data = json.dumps(text(1)).encode()
+        headers = {"Content-Type": "application/json", "Accept": "*/*", "Expect": "100-continue"}
+        answer = httpx.post(f"{self.url}/v1/completions", content=data, headers=headers, timeout=20)
+        self.assertEqual(answer.json()["usage"]["completion_tokens"], 1)
