@@ -25,6 +25,10 @@ class OpenAIDialect:
         self.config = config
         self.fingerprint = fingerprint(config)
 
+    def refusal(self, fault: Fault) -> dict[str, Any]:
+        """A refusal before anything was answered."""
+        return error(fault)
+
 
 class OpenAIWriter:
     """A writer of this form; ``created`` is Unix time in seconds."""
@@ -89,7 +93,7 @@ class OpenAIWriter:
             chunk["usage"]["completion_tokens_details"] = details
         chunk["system_fingerprint"] = self.fingerprint
         if self.config.enable_per_request_metrics:
-            chunk["metrics"] = timings(plans[0])
+            chunk["metrics"] = {name: value for name, value in timings(plans[0]).items() if value is not None}
         return frame(chunk) + DONE
 
     def completion_details(self, plans: Sequence[Plan]) -> dict[str, Any] | None:

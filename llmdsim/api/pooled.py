@@ -16,7 +16,6 @@ from llmdsim.config import Config
 from llmdsim.faults import Fault, bad_value
 from llmdsim.sim.request import Conversation, Prompt
 
-
 _POOLING_TASKS = frozenset(("embed", "embedding", "classify", "score", "reward", "token_embed", "token_classify"))
 
 

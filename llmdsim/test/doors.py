@@ -20,35 +20,36 @@ from typing import Any
 
 import attrs
 from treq.testing import StubTreq
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from llmdsim.config import load
-from llmdsim.dataset import Draft, Echo, Presets
-from llmdsim.sim.plan import Source
+from llmdsim.dataset import Echo, Presets
 from llmdsim.sim.rank import Rank
 from llmdsim.sim.request import Prompt, Request, Tokens
 from llmdsim.simulated import Simulated
+from llmdsim.test.support import WALL
 from llmdsim.web.site import make_site
 from llmdsim.web.tree import make_app
 
-WALL = 1_700_000_000
 BOUND = 20.0  # seconds that anything with another process may take
 DONE = "[DONE]"
 
 
-class Script:
-    """A source that says these texts, one a sequence, and then itself ends each."""
+class Script(Presets):
+    """A source that says these texts, one a sequence, each ended by itself."""
 
     def __init__(self, *texts: str) -> None:
+        super().__init__(Simulated().encode)
         self._texts = iter(texts)
 
-    def draft(self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, rng: Random) -> Draft:
+    def draft(self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, rng: Random) -> Any:
         """The next text."""
-        return Draft(Simulated().encode(next(self._texts)), complete=True)
+        any_draft = super().draft(request, prompt, tokens, limit, rng)
+        return attrs.evolve(any_draft, tokens=Simulated().encode(next(self._texts)), complete=True)
 
 
 @attrs.frozen
@@ -78,13 +79,20 @@ class Heard:
 class Door:
     """A rank of model ``m`` behind its app; ``words`` are flags, its clock stands until it is advanced."""
 
-    def __init__(self, *words: str, environ: Mapping[str, str] | None = None, source: Source | None = None) -> None:
+    def __init__(
+        self,
+        *words: str,
+        environ: Mapping[str, str] | None = None,
+        source: Any = None,
+        tokenizer: Simulated | None = None,
+        offload: Callable[..., Deferred[Any]] = maybeDeferred,
+    ) -> None:
         self.clock = Clock()
-        self.tokenizer = Simulated()
+        self.tokenizer = tokenizer or Simulated()
         config = load(["--model", "m", "--seed", "1", *words], environ or {}).ranks()[0]
         says = Echo if config.mode == "echo" else Presets
         chosen = source or says(self.tokenizer.encode)
-        self.rank = Rank(config, self.clock, self.wall, self.tokenizer, chosen, maybeDeferred)
+        self.rank = Rank(config, self.clock, self.wall, self.tokenizer, chosen, offload)
         self.app = make_app(self.rank)
         self.site = make_site(self.app, clock=self.clock, max_body=config.max_request_body_size_mb << 20)
         self._stub: Any = StubTreq(self.app.resource())

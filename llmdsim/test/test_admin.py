@@ -4,7 +4,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmdsim.test.doors import WALL, Client, Door, Heard, text
+from llmdsim.test.doors import Client, Door, Heard, text
+from llmdsim.test.support import WALL
 
 INPUT = "InvalidUserInput"
 AGAIN = (

@@ -4,9 +4,17 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmdsim.simulated import Simulated
 from llmdsim.test.doors import Door
 
 HI = [{"role": "user", "content": "hi you"}]
+
+
+class Dated(Simulated):
+    """A tokenizer with a template that shows one of its variables."""
+
+    def render(self, *chat: Any, date: str = "", **template_kwargs: Any) -> str:
+        return date
 
 
 class TokenizeTests(SynchronousTestCase):
@@ -34,6 +42,13 @@ class TokenizeTests(SynchronousTestCase):
         self.assertEqual(found["tokens"], list(self.door.tokenizer.encode("### user: hi you\n").ids))
         usage = self.door.post("/v1/chat/completions", {"messages": HI, "max_tokens": 1}).json()["usage"]
         self.assertEqual(usage["prompt_tokens"], found["count"])
+
+    def test_a_chat_is_templated_with_the_servers_own_variables_as_a_completion_of_it_is(self) -> None:
+        variables = '{"date": "the first of May"}'
+        door = Door("--default-chat-template-kwargs", variables, tokenizer=Dated())
+        usage = door.post("/v1/chat/completions", {"messages": HI, "max_tokens": 1}).json()["usage"]
+        self.assertEqual(door.post("/tokenize", {"messages": HI}).json()["count"], usage["prompt_tokens"])
+        self.assertEqual(usage["prompt_tokens"], 4)
 
     def test_a_prompt_that_is_null_or_of_another_type_leaves_the_chat(self) -> None:
         count = self.tokens({"messages": HI})["count"]

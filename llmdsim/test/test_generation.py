@@ -4,7 +4,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmdsim.test.doors import WALL, Client, Door, chat, text
+from llmdsim.test.doors import Client, Door, chat, text
+from llmdsim.test.support import WALL
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -166,6 +167,10 @@ class HeaderTests(SynchronousTestCase):
             heard = door.ask("POST", TEXT, json=text(1), headers={name: b"\xff"})
             self.assertEqual(self.flushLoggedErrors(), [])
             self.assertIn(heard.status, (200, 400), name)
+
+    def test_the_long_headers_of_a_gateway_are_read(self) -> None:
+        for headers in (["X-Forwarded-Client-Cert: " + "a" * 20000], [f"X-{i}: {'a' * 500}" for i in range(60)]):
+            self.assertEqual(Client(Door()).post(TEXT, text(1), *headers).status(), 200)
 
     def test_the_request_id_is_sent_back_where_the_flag_is_set(self) -> None:
         door = Door("--enable-request-id-headers")

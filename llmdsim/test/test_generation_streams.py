@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmdsim.faults import UNAVAILABLE, Fault
-from llmdsim.test.doors import DONE, Client, Door, Script, chat, events, message, said, text
+from llmdsim.simulated import Simulated
+from llmdsim.test.doors import DONE, Client, Door, Script, chat, events, message, text
 from llmdsim.test.test_transport import Socket
 from llmdsim.web.transport import EagerPort, EagerServer
 
@@ -54,6 +56,13 @@ class TimeTests(SynchronousTestCase):
         client = Client(self.door).post(TEXT, text(2, stream=True))
         self.door.clock.advance(0.25)
         self.assertEqual([list(event["choices"][0])[:2] for event in client.events()], [["index", "text"]])
+
+    def test_a_choice_that_ends_while_another_waits_says_so_at_once(self) -> None:
+        door = Door(*SLOW, "--max-num-seqs", "1", source=Script("one", "a b c d"))
+        client = Client(door).post(CHAT, stream(9, n=2))
+        door.clock.pump([0.25, 0.125])
+        found = [(choice["index"], choice["finish_reason"]) for event in client.events() for choice in event["choices"]]
+        self.assertEqual(found[-1], (0, "stop"))
 
     def test_a_late_clock_catches_up_in_one_write(self) -> None:
         client = Client(self.door).post(CHAT, stream(9))
@@ -143,81 +152,29 @@ class LeavingTests(SynchronousTestCase):
         client.leave()
         self.free()
 
+    def test_a_client_that_leaves_while_its_prompt_is_tokenized_is_forgotten(self) -> None:
+        threads: list[Deferred[Any]] = []
+
+        def offload(*call: Any) -> Deferred[Any]:
+            threads.append(Deferred())
+            return threads[-1]
+
+        self.door = Door(*SLOW, offload=offload)
+        self.patch(self.door.tokenizer, "inline", 0)
+        for body in (stream(5), chat(5), stream(5, n=2)):
+            client = self.post(body)
+            self.assertEqual(self.door.rank.open, 1)
+            client.leave()
+            self.free()
+            threads.pop().callback(Simulated().encode("too late"))
+            self.free()
+
     def test_a_client_with_one_choice_spoken_and_one_queued_frees_both(self) -> None:
         client = self.post(stream(5, n=2))
         self.door.clock.advance(0.25)
         client.leave()
         self.door.clock.advance(0)
         self.free()
-
-
-class PausedTests(SynchronousTestCase):
-    def begin(self, body: dict[str, Any], *texts: str) -> None:
-        self.door = Door(*SLOW, source=Script(*texts) if texts else None)
-        self.client = Client(self.door).post(CHAT, body)
-
-    def pause(self) -> None:
-        self.client.heard()
-        self.client.channel.pauseProducing()
-
-    def resume(self) -> None:
-        self.client.channel.resumeProducing()
-
-    def test_held_tokens_come_joined_and_in_order_and_nothing_is_lost(self) -> None:
-        self.begin(stream(9), "one two three four five six")
-        self.door.clock.advance(0.25)
-        start = self.client.events()
-        self.pause()
-        self.door.clock.pump([0.125] * 3)
-        self.assertEqual(self.client.writes, [])
-        self.resume()
-        self.assertEqual(len(self.client.writes), 1)
-        held = self.client.events()
-        self.assertEqual(said(held), "two three four ")
-        self.door.clock.pump([0.125] * 3)
-        rest = self.client.events()
-        self.assertEqual(said(start + held + rest), "one two three four five six")
-        self.assertEqual(rest[-1], DONE)
-
-    def test_a_stream_that_ends_while_it_is_paused_is_whole(self) -> None:
-        self.begin(stream(9, stream_options={"include_usage": True}), "one two three")
-        self.pause()
-        self.door.clock.advance(2)
-        found = self.client.events()
-        self.assertEqual(found[0]["choices"][0]["delta"]["role"], "assistant")
-        self.assertEqual((said(found), found[-1]), ("one two three", DONE))
-        self.assertEqual(found[-2]["usage"]["completion_tokens"], 4)
-
-    def test_two_choices_are_held_apart(self) -> None:
-        self.begin(stream(9, n=2), "one two three", "a b c d e f")
-        self.door.clock.advance(0.25)
-        found = self.client.events()
-        self.pause()
-        self.door.clock.pump([0.125] * 2)
-        self.resume()
-        found += self.client.events()
-        self.pause()
-        self.door.clock.pump([0.125] * 9)
-        found += self.client.events()
-        self.assertEqual((said(found, 0), said(found, 1), found[-1]), ("one two three", "a b c d e f", DONE))
-        finishes = [one["finish_reason"] for event in found[:-1] for one in event["choices"]]
-        self.assertEqual(finishes.count("stop"), 2)
-
-    def test_the_role_comes_first_though_the_shorter_choice_ended_while_it_was_paused(self) -> None:
-        self.begin(stream(9, n=2), "one", "a b c d e f")
-        self.pause()
-        self.door.clock.pump([0.25, 0.125])
-        self.resume()
-        found = self.client.events()
-        roles = ["role" in event["choices"][0]["delta"] for event in found]
-        self.assertEqual(roles, [True, True] + [False] * (len(found) - 2))
-
-    def test_a_choice_that_ended_while_paused_is_not_kept_back_after_that(self) -> None:
-        self.begin(stream(9, n=2), "one", "a b c d e f")
-        self.pause()
-        self.door.clock.pump([0.25, 0.125])
-        self.resume()
-        self.assertEqual(said(self.client.events(), 0), "one")
 
 
 class BrokenTests(SynchronousTestCase):
@@ -252,6 +209,13 @@ class BrokenTests(SynchronousTestCase):
             self.assertTrue(heard.endswith(b"\r\n0\r\n\r\n"))
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
             self.assertEqual((door.rank.scheduler.running, door.rank.open), (0, 0))
+
+    def test_a_bug_before_the_head_is_plain_json_and_logged_once(self) -> None:
+        door = Door()
+        self.patch(door.rank.planner, "plan", lambda request: 1 // 0)
+        heard = door.post(CHAT, stream(9))
+        self.assertEqual((heard.json(), heard.header("content-type")), ({"error": BUG}, "application/json"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_a_connection_serves_on_after_a_broken_stream(self) -> None:
         door = Door(*SLOW)

@@ -7,6 +7,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmdsim.api.compiling import openapi
 from llmdsim.test.doors import Client, Door, chat, text
 
 ALIVE = (("GET", "/health"), ("GET", "/ping"), ("POST", "/ping"))
@@ -110,15 +111,14 @@ class DescriptionTests(SynchronousTestCase):
     def test_the_version_is_vllms(self) -> None:
         self.assertEqual(Door().ask("GET", "/version").body, b'{"version":"0.33.0"}')
 
-    def test_the_document_lists_every_served_path_that_vllm_describes_and_no_other(self) -> None:
+    def test_the_document_lists_the_served_paths_that_vllm_describes_and_no_other(self) -> None:
         door = Door()
         document = door.ask("GET", "/openapi.json").json()
         self.assertEqual(document["openapi"], "3.1.0")
+        self.assertEqual(set(document["paths"]), set(door.app.paths()) & set(openapi()["paths"]))
         for path, item in document["paths"].items():
             for method in item:
-                self.assertNotIn(door.ask(method.upper(), path).status, (404, 405), path)
-        ours = {"/openapi.json", "/ready", "/health/ready", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
-        self.assertEqual(set(door.app.paths()) - set(document["paths"]), ours)
+                self.assertFalse(door.ask(method.upper(), path).body.startswith(b'{"detail":'), (method, path))
 
     def test_every_reference_of_the_document_is_in_it(self) -> None:
         heard = Door().ask("GET", "/openapi.json")

@@ -7,7 +7,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmdsim.test.doors import Client, Door, chat, text
 from llmdsim.web import tree
 
-# Paths that other rooms of the same rank may add are not this test's business.
 GENERATING = ("/v1/chat/completions", "/v1/completions")
 GETS = ("/health", "/health/ready", "/load", "/metrics", "/ping", "/ready", "/v1/models", "/version", "/openapi.json")
 POSTS = ("/detokenize", "/tokenize", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", *GENERATING)
@@ -28,7 +27,7 @@ class TreeTests(SynchronousTestCase):
                 self.assertIn(method, heard.header("allow") or "", path)
 
     def test_generating_routes_are_found_without_klein(self) -> None:
-        self.assertEqual(set(self.door.app.table), {(b"POST", path.encode()) for path in GENERATING})
+        self.assertLessEqual({(b"POST", path.encode()) for path in GENERATING}, set(self.door.app.table))
 
     def test_the_table_and_klein_generate_the_same(self) -> None:
         for body in (chat(3, seed=1, request_id="r"), chat(3, seed=1, request_id="r", stream=True)):

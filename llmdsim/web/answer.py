@@ -7,6 +7,7 @@ A Fault becomes an Answer here, in vLLM's envelope; how it is written on a conne
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -35,7 +36,7 @@ def compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
-def fault_answer(fault: Fault) -> Answer:
-    """A fault in the envelope of the OpenAI APIs (vLLM 0.33: ``code`` is the status as an integer)."""
+def fault_answer(fault: Fault, envelope: Callable[[Fault], dict[str, Any]] = error) -> Answer:
+    """A fault as an answer, in the envelope of the OpenAI APIs unless another is given."""
     headers = tuple((name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in fault.headers)
-    return Answer(compact(error(fault)), fault.kind.status, headers=headers)
+    return Answer(compact(envelope(fault)), fault.kind.status, headers=headers)

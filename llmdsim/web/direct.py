@@ -8,11 +8,13 @@ from typing import Any
 
 from twisted.web.iweb import IRequest
 
+from llmdsim.api.messages import Messages
 from llmdsim.api.parts import dumps
 from llmdsim.api.schema import check, check_any, read_json
+from llmdsim.faults import Fault
 from llmdsim.sim.rank import Rank
 from llmdsim.sim.request import Conversation
-from llmdsim.web.answer import Answer
+from llmdsim.web.answer import Answer, fault_answer
 from llmdsim.web.app import App
 from llmdsim.web.wire import header
 
@@ -37,6 +39,19 @@ def routes(app: App, rank: Rank) -> None:
                 "token_strs": strings,
             }
         )
+
+    messages = Messages(rank.config)
+
+    @app.route("/v1/messages/count_tokens", methods=["POST"])
+    async def count_tokens(http: IRequest) -> Answer:
+        body = check("AnthropicCountTokensRequest", read_json(http.content.read(), header(http, b"content-type")))
+        try:
+            model = rank.adapters.find(body.get("model"))
+            request = messages.parse({**body, "max_tokens": 1}, "", model)
+            count = len((await rank.planner.read(request.prompts[0])).ids)
+        except Fault as fault:
+            return fault_answer(fault, messages.refusal)
+        return _json({"input_tokens": count, "context_management": {"original_input_tokens": count}})
 
     @app.route("/detokenize", methods=["POST"])
     def detokenize(http: IRequest) -> Answer:

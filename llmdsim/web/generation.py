@@ -17,13 +17,15 @@ from twisted.web.iweb import IRequest
 from llmdsim.api.chat import Chat, ChatBatch
 from llmdsim.api.completions import Completions
 from llmdsim.api.dialect import Dialect, Writer
+from llmdsim.api.messages import Messages
+from llmdsim.api.pooled import is_pooling
 from llmdsim.api.sampling import refuse
 from llmdsim.api.schema import read_json
 from llmdsim.faults import INTERNAL, Fault
 from llmdsim.sim.plan import Plan
 from llmdsim.sim.rank import Rank
 from llmdsim.sim.request import Request
-from llmdsim.web.answer import Answer
+from llmdsim.web.answer import Answer, fault_answer
 from llmdsim.web.app import App
 from llmdsim.web.wire import Outlet, header, open_stream
 
@@ -162,6 +164,12 @@ class Generation:
 
     async def answer(self, http: IRequest, dialect: Dialect) -> Answer | None:
         """Serve one request; None: it was streamed."""
+        try:
+            return await self._answer(http, dialect)
+        except Fault as fault:
+            return fault_answer(fault, dialect.refusal)
+
+    async def _answer(self, http: IRequest, dialect: Dialect) -> Answer | None:
         rank = self._rank
         body = dialect.check(read_json(http.content.read(), header(http, b"content-type")))
         self._check_rank(http)
@@ -215,13 +223,16 @@ def show_request_id(http: IRequest) -> None:
 
 
 def routes(app: App, rank: Rank) -> None:
-    """Declare the generating routes."""
+    """Declare the generating routes; a strict server of a pooling model has none."""
     generation = Generation(rank)
     if rank.config.enable_request_id_headers:
         app.before.append(show_request_id)
+    if rank.config.strict and is_pooling(rank.config):
+        return
     _declare(app, generation, "/v1/chat/completions", Chat(rank.config))
     _declare(app, generation, "/v1/chat/completions/batch", ChatBatch(rank.config))
     _declare(app, generation, "/v1/completions", Completions(rank.config))
+    _declare(app, generation, "/v1/messages", Messages(rank.config))
 
 
 def _declare(app: App, generation: Generation, url: str, dialect: Dialect) -> None:

@@ -75,8 +75,8 @@ class Pooling:
         length = embeddings.dimensions(body.get("output_dimension"), self._config, head.model)
         sequences = await self._read_all(prompts, cohere.reading(body, self._config))
         embeddings.check_size(len(sequences), length)
-        vectors = [embedding(ids, length) for ids in sequences]
-        return self._answer(cohere.embedded(head, vectors, _total(sequences), body))
+        pool = self._pooler("embed", body, length)
+        return self._answer(cohere.embedded(head, [pool(ids) for ids in sequences], _total(sequences), body))
 
     async def score(self, http: IRequest) -> Answer:
         """``/score``: how alike the texts of each pair are."""
