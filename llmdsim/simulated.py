@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmdsim.sim.fnv import fnv1a
 from llmdsim.sim.messages import transcript
 from llmdsim.sim.request import Tokens
 
@@ -20,14 +21,6 @@ END = "<|im_end|>"
 ROOM = 2 << 20
 ENTRY = 32
 _TOKEN = re.compile(rf"(?:[{SIGNS}]|[0-9A-Za-z_]+|[^{SIGNS}0-9A-Za-z{SPACE}]+)[{SPACE}]*")
-
-
-def fnv1a(text: str) -> int:
-    """FNV-1a, 32 bits, of a text's UTF-8 bytes; lone surrogates count as the three bytes they would be."""
-    hash = 0x811C9DC5
-    for byte in text.encode("utf-8", "surrogatepass"):
-        hash = (hash ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return hash
 
 
 def split(text: str) -> list[str]:

@@ -19,7 +19,6 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorCore, IStreamServerEndpoint
-from twisted.internet.protocol import ServerFactory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -109,7 +108,13 @@ class RankService(MultiService):
         config = rank.config
         self.setName(f"rank {config.data_parallel_rank}")
         self._rank = rank
-        site = make_site(make_app(rank), clock=rank.clock, max_body=config.max_request_body_size_mb * MEGABYTE)
+        site = make_site(
+            make_app(rank),
+            clock=rank.clock,
+            max_body=config.max_request_body_size_mb * MEGABYTE,
+            head_size=config.h11_max_incomplete_event_size,
+            head_count=config.h11_max_header_count,
+        )
         endpoint = Endpoint(reactor, config.host or "", config.port)
         Port(endpoint, site, f"rank {config.data_parallel_rank}: port {config.port}").setServiceParent(self)
         heartbeat = TimerService(HEARTBEAT, Heartbeat(rank))
@@ -141,7 +146,7 @@ class Heartbeat:
 class Port(Service):
     """A listening port that must be had: where it is busy the process says so and ends."""
 
-    def __init__(self, endpoint: IStreamServerEndpoint, factory: ServerFactory, name: str) -> None:
+    def __init__(self, endpoint: IStreamServerEndpoint, factory: Any, name: str) -> None:
         self._endpoint, self._factory, self._name = endpoint, factory, name
         self._port: IListeningPort | None = None
 

@@ -52,14 +52,14 @@ class Chat(OpenAIDialect):
         config = self.config
         conversations = self.conversations(body)
         check_parsers(body, config)
-        if body.get("chat_template") is not None and not config.trust_request_chat_template:
-            raise refuse(UNTRUSTED_TEMPLATE)
+        prompts = tuple(conversation(messages, body, config) for messages in conversations)
         check_sampling(body, config)
         limit_name = "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
         return Request(
             id=self.prefix + id,
+            bare_id=id,
             model=model,
-            prompts=tuple(_conversation(messages, body, config) for messages in conversations),
+            prompts=prompts,
             max_tokens=body.get(limit_name),
             limit_name=limit_name,
             form=form(body, config),
@@ -255,6 +255,9 @@ def _whole_call(plan: Plan, number: int, call: Call) -> dict[str, Any]:
     return {"id": call_id(plan, number), "type": "function", "function": function}
 
 
-def _conversation(messages: Sequence[dict[str, Any]], body: dict[str, Any], config: Config) -> Conversation:
+def conversation(messages: Sequence[dict[str, Any]], body: dict[str, Any], config: Config) -> Conversation:
+    """A conversation with what its template reads. Raises Fault for a template of the client's own."""
+    if body.get("chat_template") is not None and not config.trust_request_chat_template:
+        raise refuse(UNTRUSTED_TEMPLATE)
     template = {**(config.default_chat_template_kwargs or {}), **given(body, "chat_template_kwargs", {})}
     return Conversation(messages, given(body, "tools", ()), given(body, "add_generation_prompt", True), template)

@@ -56,6 +56,7 @@ class Completions(OpenAIDialect):
         check_sampling(body, self.config)
         return Request(
             id=self.prefix + id,
+            bare_id=id,
             model=model,
             prompts=prompts,
             max_tokens=max(limit, 1),

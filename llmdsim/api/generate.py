@@ -79,12 +79,17 @@ class Generate:
         limit = question.get("max_tokens")
         return TokenRequest(
             id=self.prefix + id,
+            bare_id=id,
             model=model,
             prompts=(tuple(body["token_ids"]),),
             max_tokens=None if limit is None else min(limit, config.max_model_len),
             output_mode=given(body, "output_mode", "tokens"),
             **fields,
         )
+
+    def refusal(self, fault: Fault) -> dict[str, Any]:
+        """A refusal before anything was answered."""
+        return error(fault)
 
     def writer(self, request: Request, created: int) -> GenerateWriter:
         """What answers one request; ``created`` is Unix time in seconds."""
@@ -157,6 +162,8 @@ class GenerateWriter:
         """Frames of tokens that do not end the sequence, cut once: per token only the id and the text go between."""
         before, between, after = self._cut.get(plan.index) or self._open(plan)
         if not self._shows_text:
+            if stop - start == 1:
+                return b"%b%d%b" % (before, plan.ids[start], after)
             return b"".join([b"%b%d%b" % (before, id, after) for id in plan.ids[start:stop]])
         spoken = zip(plan.ids[start:stop], plan.texts[start:stop], strict=True)
         return b"".join([b"%b%d%b%b%b" % (before, id, between, escaped[text], after) for id, text in spoken])

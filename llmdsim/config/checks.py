@@ -72,7 +72,10 @@ def _loras(config: VllmFlags) -> Rules:
     for lora in config.lora_modules:
         yield not lora.name, "empty LoRA name"
         base = lora.base_model_name
-        yield base not in ("", config.model), f"unknown base model '{base}' for LoRA '{lora.name}'"
+        yield (
+            base not in ("", config.model, *config.served_model_name),
+            f"unknown base model '{base}' for LoRA '{lora.name}'",
+        )
 
 
 def _tools(config: VllmFlags) -> Rules:

@@ -61,7 +61,9 @@ class SimulatorFlags:
     log_http: bool = flag(False, _GENERAL, "log each request and its answer")
     mm_encoder_only: bool = flag(False, _GENERAL, "run only the encoder of a multimodal model", later=True)
     omni: bool = flag(False, _GENERAL, "answer chats with images too", later=True)
-    reasoning_share: float = flag(0.5, _GENERAL, "share of an answer that is reasoning, with --reasoning-parser, 0 to 1")
+    reasoning_share: float = flag(
+        0.5, _GENERAL, "share of an answer that is reasoning, with --reasoning-parser, 0 to 1"
+    )
     image_emission_rate: int = flag(
         0, _GENERAL, "percentage of omni answers that carry an image", live=True, later=True
     )

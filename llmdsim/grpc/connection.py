@@ -136,7 +136,9 @@ class Connection(Protocol):
         if self._paused:
             return 0
         h2 = self._h2
-        return min(stream.outbound_flow_control_window, h2.outbound_flow_control_window, h2.max_outbound_frame_size)
+        widths = stream.outbound_flow_control_window, h2.outbound_flow_control_window, h2.max_outbound_frame_size
+        room: int = min(widths)
+        return room
 
     def head(self, stream: H2Stream, headers: Headers) -> None:
         """Open an answer. A client that has reset the call meanwhile hears nothing."""
@@ -188,11 +190,11 @@ class Connection(Protocol):
         if stream is None:  # opened and reset in one breath
             return
         headers = dict(event.headers)
-        if headers[b":method"] != b"POST" or not headers.get(b"content-type", b"").startswith(b"application/grpc"):
+        if headers.get(b":method") != b"POST" or not headers.get(b"content-type", b"").startswith(b"application/grpc"):
             self.close(stream, _UNSUPPORTED)
             return
         call = self._calls[event.stream_id] = Call(self, stream, self._limit)
-        call.begin(self._methods.get(headers[b":path"]), headers)
+        call.begin(self._methods.get(headers.get(b":path", b"")), headers)
 
     def _received(self, event: DataReceived) -> None:
         call = self._calls.get(event.stream_id)
@@ -213,8 +215,8 @@ class Connection(Protocol):
     def _widened(self, event: WindowUpdated) -> None:
         if not event.stream_id:
             self._wake_all()
-        elif event.stream_id in self._waiting:
-            self._wake(self._waiting[event.stream_id])
+        else:
+            self._wake(event.stream_id)
 
     def _configured(self, event: RemoteSettingsChanged) -> None:
         self._wake_all()  # the windows of all streams may be wider
@@ -226,11 +228,12 @@ class Connection(Protocol):
         for call in list(self._waiting.values()):
             if self._paused or self._h2.outbound_flow_control_window <= 0:
                 return
-            self._wake(call)
+            self._wake(call.stream.stream_id)
 
-    def _wake(self, call: Call) -> None:
-        self._waiting.pop(call.stream.stream_id, None)
-        call.wake()
+    def _wake(self, id: int) -> None:
+        call = self._waiting.pop(id, None)
+        if call is not None:
+            call.wake()
 
     def _hang_up(self) -> None:
         self._lose_calls()

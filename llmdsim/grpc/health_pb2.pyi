@@ -2,6 +2,7 @@
 #     python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. llmdsim/grpc/health.proto
 # ruff: noqa
 # fmt: off
+# mypy: ignore-errors
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message

@@ -56,13 +56,14 @@ class Assembly:
 
 def framed(message: Message) -> bytes:
     """A message as it is on the wire."""
-    data = message.SerializeToString()
+    data: bytes = message.SerializeToString()
     return b"\0" + len(data).to_bytes(4, "big") + data
 
 
 def parsed(kind: type[Kind], data: bytes) -> Kind:
     """The message of a kind that bytes hold. Raises Refusal."""
     try:
-        return kind.FromString(data)
+        message: Kind = kind.FromString(data)
     except DecodeError:
         raise Refusal(INTERNAL, "The request message is malformed") from None
+    return message

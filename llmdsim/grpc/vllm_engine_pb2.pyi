@@ -2,6 +2,7 @@
 #     python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. llmdsim/grpc/vllm_engine.proto
 # ruff: noqa
 # fmt: off
+# mypy: ignore-errors
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message

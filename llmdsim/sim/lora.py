@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from llmdsim.config import Adapter
-from llmdsim.faults import BAD_REQUEST, INVALID_INPUT, NOT_FOUND, Fault
+from llmdsim.faults import INVALID_INPUT, NOT_FOUND, Fault
 from llmdsim.sim.request import Model
 
 
@@ -53,7 +53,7 @@ class Adapters:
     def unload(self, name: str) -> None:
         """Forget an adapter; sequences that run with it finish, and then its slot is free."""
         if not name:
-            raise Fault(BAD_REQUEST, "'lora_name' needs to be provided to unload a LoRA adapter.")
+            raise Fault(INVALID_INPUT, "'lora_name' needs to be provided to unload a LoRA adapter.")
         if name not in self.known:
             raise Fault(NOT_FOUND, f"The lora adapter '{name}' cannot be found.")
         del self.known[name]

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from llmdsim.sim.fnv import fnv1a
 from llmdsim.sim.messages import blocks
 
 PREFIXES = {"image": "img", "audio": "audio", "video": "video"}
@@ -58,7 +59,7 @@ def features(found: Sequence[Medium], tokens: int, payload: bool = True) -> dict
 def _hashes(found: Sequence[Medium]) -> Iterator[str]:
     counts = dict.fromkeys(PREFIXES, 0)
     for medium in found:
-        yield f"sim_{PREFIXES[medium.modality]}_{counts[medium.modality]}_{_fnv1a(medium.content):x}"
+        yield f"sim_{PREFIXES[medium.modality]}_{counts[medium.modality]}_{fnv1a(medium.content):x}"
         counts[medium.modality] += 1
 
 
@@ -82,10 +83,3 @@ def _medium(block: Any) -> Medium | None:
     value = block.get(field)
     content = value.get(key) if isinstance(value, Mapping) else value
     return Medium(modality, content) if isinstance(content, str) and content else None
-
-
-def _fnv1a(text: str) -> int:
-    hash = 0x811C9DC5
-    for byte in text.encode("utf-8", "surrogatepass"):
-        hash = (hash ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return hash

@@ -111,7 +111,12 @@ class Rank:
     def abort(self, ids: Iterable[str]) -> int:
         """End requests by the ids that clients see, with or without the API's prefix; how many sequences ended."""
         wanted = set(ids)
-        found = [part for id, parts in self._serving.items() if wanted & {id, id.partition("-")[2]} for part in parts]
+        found = [
+            part
+            for parts in self._serving.values()
+            for part in parts
+            if wanted & {part.plan.request.id, part.plan.request.bare_id}
+        ]
         for part in found:
             part.aborted = True
             if part.stream is None:

@@ -48,9 +48,7 @@ def matching(pattern: str, rng: Random, least: int = 0, most: int = FAR) -> str:
     ``(?<name>`` is taken as Python's ``(?P<name>``. It is found in at most STEPS steps, but not every string that
     exists is found: lookarounds are only checked, not aimed at.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a pattern that may mean something else in a later Python
-        ready = _ready(pattern)
+    ready = _ready(pattern)
     if ready.risky and least > RISK:
         raise ValueError(f"{pattern} is too hard to match at that length")
     draw = Draw(rng, 1 if ready.risky else SPREAD)
@@ -69,12 +67,7 @@ def matching(pattern: str, rng: Random, least: int = 0, most: int = FAR) -> str:
 
 def found(pattern: str, text: str) -> bool:
     """Whether a text holds a match of a pattern, as JSON Schema asks; ValueError for what is no pattern."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return re.search(_pythonic(pattern), text) is not None
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"{pattern} is not a pattern: {error}") from None
+    return _compiled(pattern).search(text) is not None
 
 
 def _pythonic(pattern: str) -> str:
@@ -82,17 +75,26 @@ def _pythonic(pattern: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _ready(pattern: str) -> Pattern:
+def _compiled(pattern: str) -> re.Pattern[str]:
     if len(pattern) > LONGEST_PATTERN:
         raise ValueError(f"a pattern may have at most {LONGEST_PATTERN} characters")
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a later Python may take otherwise is none of our client's business
+        try:
+            return re.compile(_pythonic(pattern))
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"{pattern} is not a pattern: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _ready(pattern: str) -> Pattern:
+    compiled = _compiled(pattern)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         parsed = PARSER.parse(_pythonic(pattern))
-        reader = Reader(careful=bool(parsed.state.flags & re.IGNORECASE))
-        tree = reader.run(_bare(parsed))
-        check = re.compile(_pythonic(pattern)) if reader.careful else None
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{pattern} is not a pattern: {error}") from None
-    return Pattern(tree, check, reader.careful and reader.nested)
+    reader = Reader(careful=bool(parsed.state.flags & re.IGNORECASE))
+    tree = reader.run(_bare(parsed))
+    return Pattern(tree, compiled if reader.careful else None, reader.careful and reader.nested)
 
 
 def _bare(parsed: Iterable[Any]) -> list[Any]:

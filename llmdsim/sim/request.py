@@ -87,6 +87,7 @@ class Request:
     A request for ``n`` sequences for each prompt.
 
     ``max_tokens`` None means up to the context window; ``limit_name`` is the field it came from, for error texts.
+    ``id`` is what clients see, ``bare_id`` the same without its API's prefix.
     ``prompts`` holds at least one prompt; choice ``i`` answers prompt ``i // n``.
     ``logprobs`` and ``prompt_logprobs`` count alternatives, None where none are wanted.
     """
@@ -113,3 +114,4 @@ class Request:
     tokens_as_ids: bool = False
     stream_interval: int = 1
     remote_prefill: bool = False
+    bare_id: str = ""

@@ -1,16 +1,297 @@
-"""Placeholder until the room is written."""
+"""
+A JSON value for a JSON Schema: what a model says that must keep to a form.
+
+Values are built to fit; a validator judges only those of schemas with ``oneOf``, ``not`` and the like, which are drawn
+again. Numbers are ``amounts``', strings ``texts``', the meaning of several keywords at once is ``merging``'s.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Container, Hashable
 from random import Random
 from typing import Any
 
+import attrs
 
+from llmdsim.config import Config
+from llmdsim.sim.amounts import draw_integer, draw_number
+from llmdsim.sim.documents import SCALARS, Document
+from llmdsim.sim.merging import Unsatisfiable, both, child, element, holders, key_of, meant, types, without
+from llmdsim.sim.regexes import matching
+from llmdsim.sim.schemas import Schema, refusal
+from llmdsim.sim.texts import LONGEST, WORDS, draw_text
+
+Place = tuple[str | int, ...]
+
+ATTEMPTS = 20
+DEEP, DEEPEST = 5, 50  # levels of a value: from here on as little as possible; nothing
+SOME, MOST = 300, 5000  # values in an answer, from where on as little as possible; steps in all
+LONG = 100  # elements, unless the schema or the flags ask for more
+JUDGING = 10  # steps that a validation counts for
+TRIES = 50  # for an element or a name that is not there yet
+
+
+@attrs.frozen(slots=True)
 class Ranges:
+    """What the flags say of drawn values: ranges with both ends, and how often (0 to 1) what is optional is given."""
+
+    integers: tuple[int, int]
+    numbers: tuple[float, float]
+    lengths: tuple[int, int]
+    given_on_top: float
+    given_below: float
+
     @classmethod
-    def of(cls, config: Any) -> Ranges:
-        return cls()
+    def of(cls, config: Config) -> Ranges:
+        """The flags' own."""
+        return cls(
+            (config.min_tool_call_integer_param, config.max_tool_call_integer_param),
+            (config.min_tool_call_number_param, config.max_tool_call_number_param),
+            (config.min_tool_call_array_param_length, config.max_tool_call_array_param_length),
+            config.tool_call_not_required_param_probability / 100,
+            config.object_tool_call_not_required_field_probability / 100,
+        )
 
 
 def synthesize(schema: Any, rng: Random, ranges: Ranges) -> Any:
-    return {}
+    """
+    A JSON value that validates against a schema (draft 2020-12, earlier forms understood).
+
+    Raises Fault where the schema is malformed, allows nothing, or is too large. Objects keep the schema's order.
+    """
+    try:
+        document = Document(schema)
+        return _Drawing(document, rng, ranges).value(document.schema, ())
+    except Unsatisfiable as reason:
+        raise refusal(f"Unsatisfiable schema: {reason}", _path(reason.place or ())) from None
+    except RecursionError:
+        raise refusal("the schema is nested too deeply", "$") from None
+
+
+def _path(place: Place) -> str:
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in place[:DEEP]]
+    return "".join(["$", *parts, *(["..."] if len(place) > DEEP else [])])
+
+
+class _Drawing:
+    """One value in the making."""
+
+    def __init__(self, document: Document, rng: Random, ranges: Ranges) -> None:
+        self._document = document
+        self._rng = rng
+        self._ranges = ranges
+        self._size = 0  # values in what is being drawn
+        self._steps = 0  # values and alternatives tried in all
+        self._fresh = False  # rather something unusual: the usual did not fit
+        self._kinds: dict[str, Callable[[Schema, Place], Any]] = {
+            "null": lambda flat, place: None,
+            "boolean": lambda flat, place: rng.random() < 0.5,
+            "integer": lambda flat, place: draw_integer(flat, ranges.integers, rng, self._fresh),
+            "number": lambda flat, place: draw_number(flat, ranges.numbers, rng, self._fresh),
+            "string": self._string,
+            "array": self._array,
+            "object": self._object,
+        }
+
+    def value(self, schema: Schema | bool, place: Place) -> Any:
+        """A value for a schema; Unsatisfiable says where none was found."""
+        self._step(place)
+        self._size += 1
+        try:
+            if schema is False or len(place) > DEEPEST:
+                raise Unsatisfiable("it never ends" if schema else "nothing is allowed")
+            asked: Schema = {} if schema is True else schema
+            if self._document.needs_judge(asked):
+                return self._judged(asked, place)
+            return self._picked(self._document.flat(asked), place)
+        except Unsatisfiable as reason:
+            reason.place = place if reason.place is None else reason.place
+            raise
+
+    def _judged(self, schema: Schema, place: Place) -> Any:
+        reason, size, fresh = Unsatisfiable("no value was found that fits"), self._size, self._fresh
+        for attempt in range(ATTEMPTS):
+            self._size, self._fresh = size, fresh or attempt >= ATTEMPTS // 2
+            try:
+                self._step(place, JUDGING)
+                value = self._picked(self._document.flat(schema), place)
+                if self._document.accepts(schema, value):
+                    return value
+            except Unsatisfiable as other:
+                reason = other
+            finally:
+                self._fresh = fresh
+        raise reason
+
+    def _picked(self, flat: Schema, place: Place) -> Any:
+        """A value for a merged schema, its alternatives chosen one after the other."""
+        self._step(place)
+        if "enum" in flat:
+            return self._member(flat)
+        for holder in holders(flat):
+            for key in ("anyOf", "oneOf"):
+                if key in holder:
+                    rest = without(flat, holder, key)
+                    return self._any(rest, holder[key], place)
+        return self._first(self._types(flat, place), lambda kind: self._typed(kind, flat, place))
+
+    def _any(self, rest: Schema, branches: list[Schema | bool], place: Place) -> Any:
+        options = self._rng.sample(branches, len(branches))
+        if self._brief(place):
+            options.sort(key=self._document.height)
+        return self._first(options, lambda branch: self._picked(self._document.merged(rest, branch), place))
+
+    def _first(self, options: list[Any], make: Callable[[Any], Any]) -> Any:
+        """What is made of the first option that can be satisfied."""
+        reason = Unsatisfiable("there is nothing to choose from")
+        for option in options:
+            try:
+                return make(option)
+            except Unsatisfiable as other:
+                reason = other
+        raise reason
+
+    def _step(self, place: Place, cost: int = 1) -> None:
+        self._steps += cost
+        if self._steps > MOST:
+            raise refusal("the schema is too large", _path(place))
+
+    def _brief(self, place: Place) -> bool:
+        return len(place) >= DEEP or self._size > SOME
+
+    def _member(self, flat: Schema) -> Any:
+        members = flat["enum"]
+        for index in self._rng.sample(range(len(members)), len(members)):
+            if self._document.accepts(flat, members[index]):
+                return members[index]
+        raise Unsatisfiable("no member of enum fits")
+
+    def _types(self, flat: Schema, place: Place) -> list[str]:
+        """The types to try, in order."""
+        named = types(flat) if "type" in flat or self._fresh else meant(flat)
+        found = self._rng.sample(named, len(named))
+        if self._brief(place):
+            found.sort(key=lambda kind: kind not in SCALARS)
+        return found
+
+    def _typed(self, kind: str, flat: Schema, place: Place) -> Any:
+        try:
+            return self._kinds[kind](flat, place)
+        except ValueError as error:
+            raise Unsatisfiable(str(error)) from None
+
+    def _string(self, flat: Schema, place: Place) -> str:
+        patterns = [holder["pattern"] for holder in holders(flat) if "pattern" in holder]
+        least, most = int(flat.get("minLength", 0)), int(flat.get("maxLength", LONGEST))
+        return draw_text(self._rng, least, most, patterns, flat.get("format", ""), self._fresh)
+
+    def _array(self, flat: Schema, place: Place) -> list[Any]:
+        groups = [holder for holder in holders(flat) if "contains" in holder]
+        length = self._length(flat, place, max([0, *(int(group.get("minContains", 1)) for group in groups)]))
+        asked = [element(flat, index) for index in range(length)]
+        for group in groups:
+            for index in self._rng.sample(range(length), int(group.get("minContains", 1))):
+                asked[index] = both(asked[index], group["contains"])
+        if flat.get("uniqueItems"):
+            return self._different(asked, int(flat.get("minItems", 0)), place)
+        return [self.value(schema, (*place, index)) for index, schema in enumerate(asked)]
+
+    def _length(self, flat: Schema, place: Place, needed: int) -> int:
+        prefix = len(flat.get("prefixItems", ()))
+        least, most = int(max(flat.get("minItems", 0), needed)), flat.get("maxItems", math.inf)
+        if flat.get("items") is False:
+            most = min(most, prefix)
+        if least > most:
+            raise Unsatisfiable(f"minItems ({least}) is greater than maxItems ({int(most)})")
+        low, high = (prefix, prefix) if prefix else self._ranges.lengths
+        low = least if "minItems" in flat or self._brief(place) else max(low, least)
+        high = low if self._brief(place) else max(min(flat.get("maxItems", high), max(high, LONG)), low)
+        if low > MOST:
+            raise refusal("the schema is too large", _path(place))
+        return self._rng.randint(int(min(low, most)), int(min(high, most)))
+
+    def _different(self, asked: list[Schema | bool], least: int, place: Place) -> list[Any]:
+        """Values of which no two are equal, fewer than asked for where there are no more."""
+        values: dict[Hashable, Any] = {}
+        for index, schema in enumerate(asked):
+            try:
+                value = self._other(schema, values, (*place, index))
+            except Unsatisfiable:
+                if index < least:
+                    raise
+                break
+            values[key_of(value)] = value
+        return list(values.values())
+
+    def _other(self, schema: Schema | bool, known: Container[Hashable], place: Place) -> Any:
+        fresh = self._fresh
+        try:
+            for attempt in range(TRIES):
+                self._fresh = fresh or attempt >= TRIES // 5
+                value = self.value(schema, place)
+                if key_of(value) not in known:
+                    return value
+        finally:
+            self._fresh = fresh
+        raise Unsatisfiable("there are no more different elements")
+
+    def _object(self, flat: Schema, place: Place) -> dict[str, Any]:
+        fields, required = flat.get("properties", {}), flat.get("required", ())
+        least, most = int(flat.get("minProperties", 0)), flat.get("maxProperties", math.inf)
+        if max(least, len(required)) > most:
+            raise Unsatisfiable(f"maxProperties ({int(most)}) is too small")
+        optional = [name for name in fields if name not in required]
+        given = self._given(optional, most - len(required), place)
+        value: dict[str, Any] = {}
+        for name in [*(name for name in fields if name in required or name in given), *required]:
+            if name not in value:
+                self._give(value, name, flat, place, name in required)
+        for name in optional:
+            if len(value) < least and name not in value:
+                self._give(value, name, flat, place, False)
+        self._extend(value, flat, least, most, place)
+        return value
+
+    def _given(self, optional: list[str], room: float, place: Place) -> set[str]:
+        if self._brief(place):
+            return set()
+        share = self._ranges.given_below if place else self._ranges.given_on_top
+        given = [name for name in optional if self._rng.random() < share]
+        return set(given if len(given) <= room else self._rng.sample(given, int(room)))
+
+    def _give(self, value: dict[str, Any], name: str, flat: Schema, place: Place, required: bool) -> None:
+        try:
+            value[name] = self.value(child(flat, name), (*place, name))
+        except Unsatisfiable:
+            if required:
+                raise
+
+    def _extend(self, value: dict[str, Any], flat: Schema, least: int, most: float, place: Place) -> None:
+        """Adds properties of names that the schema leaves open: to a map, and where there are too few."""
+        count = least
+        if not flat.get("properties") and not self._brief(place) and _is_map(flat):
+            count = int(min(max(self._rng.randint(*self._ranges.lengths), least), most))
+        for _ in range(max(TRIES, 3 * count)):
+            if len(value) >= count:
+                return
+            self._step(place)
+            name = self._name(flat, value, place)
+            if name not in value and name not in flat.get("properties", {}):
+                self._give(value, name, flat, place, False)
+        if len(value) < least:
+            raise Unsatisfiable(f"there are fewer than minProperties ({least}) properties")
+
+    def _name(self, flat: Schema, known: Container[str], place: Place) -> str:
+        patterns = list(flat.get("patternProperties", ()))
+        if patterns:
+            return matching(self._rng.choice(patterns), self._rng)
+        names = flat.get("propertyNames", True)
+        if names is not True:
+            return str(self.value(both({"type": "string"}, names), place))
+        word = self._rng.choice(WORDS)
+        return f"{word}_{self._rng.randrange(MOST)}" if word in known else word
+
+
+def _is_map(flat: Schema) -> bool:
+    return isinstance(flat.get("additionalProperties"), dict) or bool(flat.get("patternProperties"))

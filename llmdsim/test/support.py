@@ -7,32 +7,28 @@ Durations are best fractions of two, so that sums of them are exact.
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 
 from llmdsim.config import Adapter, Config
-from llmdsim.dataset import Draft, Echo, Presets
-from llmdsim.sim.plan import Offload, Plan, Sink, Source, Tokenizer
+from llmdsim.dataset import Echo, Presets
+from llmdsim.sim.pacing import Stream
+from llmdsim.sim.plan import Offload, Plan, Sink, Tokenizer
 from llmdsim.sim.rank import Rank
-from llmdsim.sim.request import Model, Prompt, Request, Tokens
+from llmdsim.sim.request import Model, Request, Tokens
 from llmdsim.simulated import Simulated
 
 WALL = 1_700_000_000
 
 
-def make_rank(
-    tokenizer: Tokenizer | None = None, source: Source | None = None, offload: Offload = maybeDeferred, **flags: Any
-) -> tuple[Rank, Clock]:
-    """A rank of model ``m`` and its clock; ``flags`` are attributes of Config, durations in seconds."""
+def make_rank(tokenizer: Tokenizer | None = None, offload: Offload = maybeDeferred, **flags: Any) -> tuple[Rank, Clock]:
+    """A rank of model ``m`` with seed 1, and its clock; ``flags`` are attributes of Config, durations in seconds."""
     clock, tokenizer = Clock(), tokenizer or Simulated()
-    config = Config(model="m", seed=1).evolve(**flags).for_rank(0)
+    config = Config(**{"model": "m", "seed": 1, **flags}).evolve().for_rank(0)
     says = Echo if config.mode == "echo" else Presets
-    rank = Rank(config, clock, lambda: WALL + clock.seconds(), tokenizer, source or says(tokenizer.encode), offload)
-    return rank, clock
+    return Rank(config, clock, lambda: WALL + clock.seconds(), tokenizer, says(tokenizer.encode), offload), clock
 
 
 def serve(rank: Rank, request: Request, sink: Sink) -> Deferred[None]:
@@ -40,14 +36,19 @@ def serve(rank: Rank, request: Request, sink: Sink) -> Deferred[None]:
     return Deferred.fromCoroutine(rank.serve(request, sink))
 
 
-def request(tokens: int = 3, **fields: Any) -> Request:
-    """A request of id ``r`` for exactly so many tokens."""
+def speak(rank: Rank, plan: Plan, sink: Sink, due: float = 0.0) -> Stream:
+    """Let a rank's pacer speak a plan from ``due`` on."""
+    return rank.pacer.speak(plan, sink, due)
+
+
+def request(tokens: int | None = 3, **fields: Any) -> Request:
+    """A request of id ``r`` for an answer of exactly so many tokens."""
     given = {"id": "r", "model": Model("m"), "prompts": ("hi",), "max_tokens": tokens, "ignore_eos": True}
     return Request(**{**given, **fields})
 
 
 def adapter(name: str) -> Model:
-    """The model that an adapter's request asks for."""
+    """The model that a request for an adapter asks for."""
     return Model(name, name)
 
 
@@ -56,10 +57,9 @@ def adapters(*names: str) -> tuple[Adapter, ...]:
     return tuple(Adapter(name, f"/adapters/{name}") for name in names)
 
 
-def plan(texts: str, index: int = 0, **fields: Any) -> Plan:
-    """A sequence that says the words of ``texts``, a token each, in answer to a prompt of one token."""
-    words = texts.split()
-    return Plan(request(**fields), index, Tokens((1,), ()), words, [*range(len(words))], "length")
+def a_plan(tokens: int, index: int = 0) -> Plan:
+    """A sequence of so many tokens, in answer to a prompt of one token."""
+    return Plan(request(tokens), index, Tokens((1,), ("hi",)), ["x"] * tokens, [*range(tokens)], "length")
 
 
 def metric(rank: Rank, name: str, **labels: str) -> float | None:
@@ -69,6 +69,11 @@ def metric(rank: Rank, name: str, **labels: str) -> float | None:
     return value
 
 
+def free(rank: Rank) -> bool:
+    """Whether nobody runs, waits or is open."""
+    return (rank.scheduler.running, rank.scheduler.waiting, rank.open) == (0, 0, 0)
+
+
 class Ear:
     """
     A sink that writes down ``notes``: when, and what it heard of which choice.
@@ -76,7 +81,7 @@ class Ear:
     What is ``"0 begin"``, ``"0 2:5"`` for a slice of tokens, ``"0 end"``. ``then`` is called with it after each note.
     """
 
-    def __init__(self, clock: Clock, then: Callable[[str], None] = lambda what: None) -> None:
+    def __init__(self, clock: Clock, then: Callable[[str], object] = lambda what: None) -> None:
         self.notes: list[tuple[float, str]] = []
         self.plans: dict[int, Plan] = {}
         self._clock, self._then = clock, then
@@ -84,40 +89,30 @@ class Ear:
     def begin(self, plan: Plan) -> None:
         """The status line."""
         self.plans[plan.index] = plan
-        self._note(f"{plan.index} begin")
+        self._note(plan, "begin")
 
     def tokens(self, plan: Plan, start: int, stop: int) -> None:
         """Some tokens."""
-        self._note(f"{plan.index} {start}:{stop}")
+        self._note(plan, f"{start}:{stop}")
 
     def end(self, plan: Plan) -> None:
         """The end of one choice."""
-        self._note(f"{plan.index} end")
+        self._note(plan, "end")
 
     @property
     def heard(self) -> list[str]:
         """The notes without their times."""
         return [what for _, what in self.notes]
 
-    def times(self, what: str) -> list[float]:
-        """When notes that contain ``what`` were written."""
-        return [when for when, note in self.notes if what in note]
+    @property
+    def text(self) -> str:
+        """What the first choice says as a whole."""
+        return "".join(self.plans[0].texts)
 
-    def text(self, index: int = 0) -> str:
-        """What one choice says as a whole."""
-        return "".join(self.plans[index].texts)
+    def when(self, what: str) -> float:
+        """When something was heard."""
+        return next(time for time, heard in self.notes if heard == what)
 
-    def _note(self, what: str) -> None:
-        self.notes.append((self._clock.seconds(), what))
-        self._then(what)
-
-
-@attrs.frozen
-class Script:
-    """A source that says the same text to everybody, and then itself ends."""
-
-    text: str
-
-    def draft(self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, rng: Random) -> Draft:
-        """The text."""
-        return Draft(Simulated().encode(self.text), complete=True)
+    def _note(self, plan: Plan, what: str) -> None:
+        self.notes.append((self._clock.seconds(), f"{plan.index} {what}"))
+        self._then(self.heard[-1])

@@ -103,13 +103,14 @@ class SlowTests(SynchronousTestCase):
             headed = time.monotonic() - began
             for data in response.iter_raw():
                 pieces.append((time.monotonic() - began, events(data)))
-        self.assertEqual([len(found) for _, found in pieces], [1, 1, 1, 1, 2])
+        # A busy machine may join two of them.
+        self.assertEqual(sum(len(found) for _, found in pieces), 6)
+        self.assertGreaterEqual(len(pieces), 3)
         self.assertEqual(pieces[-1][1][-1], DONE)
-        self.assertLess(headed, 0.15)
         first, *_, last = [at for at, _ in pieces]
-        self.assertGreaterEqual(round(first, 3), 0.2)
-        self.assertLess(first, 0.35)
-        self.assertGreaterEqual(round(last - first, 2), 0.2)
+        self.assertLess(headed, first - 0.05)
+        self.assertGreaterEqual(round(first, 2), 0.2)
+        self.assertGreaterEqual(round(last, 2), 0.4)
 
     def stream(self, tokens: int) -> Any:
         """An open stream, which has the only seat once it is entered."""

@@ -13,12 +13,22 @@ from llmdsim.faults import INTERNAL, Fault
 from llmdsim.sim.plan import Plan, abort
 from llmdsim.sim.request import Model, Tokens
 
+BODY = [
+    "token_ids",
+    "stream",
+    "stream_options",
+    "output_mode",
+    "return_token_ids",
+    "kv_transfer_params",
+    "features",
+    "cache_salt",
+    "ec_transfer_params",
+]
+
 
 class GenerateTestCase(SynchronousTestCase):
-    flags: tuple[str, ...] = ()
-
     def setUp(self):
-        self.dialect = Generate(load(["--model", "m", "--max-model-len", "8", *self.flags], {}))
+        self.dialect = Generate(load(["--model", "m", "--max-model-len", "8"], {}))
 
     def ask(self, id: str = "1", **body):
         sampling = {name: body.pop(name) for name in tuple(body) if name not in BODY}
@@ -35,10 +45,6 @@ class GenerateTestCase(SynchronousTestCase):
 
     def whole(self, request, *plans: Plan):
         return json.loads(self.dialect.writer(request, 7).whole(plans or [self.plan(request)]))
-
-
-BODY = ("token_ids", "model", "stream", "stream_options", "output_mode", "return_token_ids", "kv_transfer_params")
-BODY += ("priority", "features", "cache_salt", "ec_transfer_params")
 
 
 class QuestionTests(GenerateTestCase):

@@ -85,6 +85,8 @@ def loaded(tokenizer: Tokenizer) -> HuggingFace:
 
 @cache
 def deepseek() -> HuggingFace:
+    assert DEEPSEEK is not None
+    assert DEEPSEEK.submodule_search_locations
     return load(Path(DEEPSEEK.submodule_search_locations[0]) / "tokenizer.json")
 
 
@@ -202,7 +204,7 @@ class FrameTests(SynchronousTestCase):
 
 class EndTests(SynchronousTestCase):
     def end(self, **files: object) -> tuple[int, str]:
-        return load(folder(self, **files)).eos
+        return load(folder(self, None, **files)).eos
 
     def test_the_tokenizers_configuration_names_it(self):
         self.assertEqual(self.end(tokenizer_config={"eos_token": "</s>"}), (1, "</s>"))

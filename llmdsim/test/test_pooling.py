@@ -10,8 +10,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmdsim.sim.fnv import fnv1a
 from llmdsim.sim.vectors import embedding
-from llmdsim.simulated import fnv1a
 from llmdsim.test.doors import Door
 from llmdsim.test.support import WALL
 from llmdsim.web import pooling

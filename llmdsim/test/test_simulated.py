@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmdsim.simulated import SPACE, Simulated, Vocabulary, fnv1a, split
+from llmdsim.sim.fnv import fnv1a
+from llmdsim.simulated import SPACE, Simulated, Vocabulary, split
 
 OLDER = re.compile(
     r"""(\{|\}|:|,|-|\.|\?|\!|;|@|#|\$|%|\^|&|\*|\(|\)|\+|\-|_|~|/|\\|>|<|\[|\]|=|"|'|[0-9A-Za-z_]+)([\t\n\f\r ]*)"""

@@ -5,6 +5,7 @@ What an operator asks of a rank: its models, and its adapters' loading and unloa
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 from twisted.web.iweb import IRequest
 
@@ -24,7 +25,7 @@ def routes(app: App, rank: Rank) -> None:
     def models(http: IRequest) -> Answer:
         return Answer(dumps({"object": "list", "data": cards(rank)}))
 
-    if rank.config.strict and not rank.config.allow_runtime_lora:
+    if rank.config.strict and not (rank.config.enable_lora and rank.config.allow_runtime_lora):
         return
 
     @app.route("/v1/load_lora_adapter", methods=["POST"])
@@ -45,16 +46,16 @@ def routes(app: App, rank: Rank) -> None:
 def cards(rank: Rank) -> list[dict[str, Any]]:
     """A card for each served name, then one for each adapter."""
     config, created = rank.config, int(rank.wall())
-    base = [_card(rank, name, created, config.model, None, config.max_model_len) for name in rank.adapters.served]
+    base = [_card(name, created, config.model, None, config.max_model_len) for name in rank.adapters.served]
     return base + [_adapter_card(rank, adapter, created) for adapter in rank.adapters.known.values()]
 
 
 def _adapter_card(rank: Rank, adapter: Adapter, created: int) -> dict[str, Any]:
     parent = adapter.base_model_name or rank.adapters.served[0]
-    return _card(rank, adapter.name, created, adapter.path or adapter.name, parent, None)
+    return _card(adapter.name, created, adapter.path or adapter.name, parent, None)
 
 
-def _card(rank: Rank, name: str, created: int, root: str, parent: str | None, window: int | None) -> dict[str, Any]:
+def _card(name: str, created: int, root: str, parent: str | None, window: int | None) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
@@ -63,13 +64,13 @@ def _card(rank: Rank, name: str, created: int, root: str, parent: str | None, wi
         "root": root,
         "parent": parent,
         "max_model_len": window,
-        "permission": [_permission(rank, created)],
+        "permission": [_permission(created)],
     }
 
 
-def _permission(rank: Rank, created: int) -> dict[str, Any]:
+def _permission(created: int) -> dict[str, Any]:
     return {
-        "id": f"modelperm-{rank.new_id()}",
+        "id": f"modelperm-{uuid4().hex[:16]}",
         "object": "model_permission",
         "created": created,
         "allow_create_engine": False,

@@ -8,12 +8,13 @@ from typing import Any
 
 from twisted.web.iweb import IRequest
 
+from llmdsim.api.chat import conversation
+from llmdsim.api.forms import check_messages
 from llmdsim.api.messages import Messages
 from llmdsim.api.parts import dumps
 from llmdsim.api.schema import check, check_any, read_json
 from llmdsim.faults import Fault
 from llmdsim.sim.rank import Rank
-from llmdsim.sim.request import Conversation
 from llmdsim.web.answer import Answer, fault_answer
 from llmdsim.web.app import App
 from llmdsim.web.wire import header
@@ -64,9 +65,8 @@ def _question(rank: Rank, body: dict[str, Any]) -> tuple[str, bool]:
     """The text of a tokenize body, and whether special tokens are added to it."""
     if isinstance(body.get("prompt"), str):
         return body["prompt"], body.get("add_special_tokens", True)
-    template = body.get("chat_template_kwargs") or {}
-    chat = Conversation(body["messages"], body.get("tools") or (), body.get("add_generation_prompt", True), template)
-    return rank.planner.text(chat), body.get("add_special_tokens", False)
+    check_messages(body["messages"], rank.config)
+    return rank.planner.text(conversation(body["messages"], body, rank.config)), body.get("add_special_tokens", False)
 
 
 def _json(value: dict[str, Any]) -> Answer:

@@ -6,6 +6,7 @@ A dialect knows the shapes and the rank knows the times; here are only the sinks
 
 from __future__ import annotations
 
+import re
 from collections.abc import Coroutine
 from typing import Any, Protocol
 from uuid import uuid4
@@ -30,6 +31,8 @@ from llmdsim.web.app import App
 from llmdsim.web.wire import Outlet, header, open_stream
 
 log = Logger()
+
+_NUMBER = re.compile(r"\s*[+-]?\d{1,9}\s*", re.ASCII)
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -199,11 +202,11 @@ class Generation:
 
     def _check_rank(self, http: IRequest) -> None:
         asked = header(http, b"x-data-parallel-rank")
-        if asked is None:
-            return
         size = self._rank.config.data_parallel_size
-        if not asked.isdecimal() or int(asked) >= size:
-            raise refuse(f"data_parallel_rank {asked} is out of range [0, {size}).")
+        if asked is None or not _NUMBER.fullmatch(asked):
+            return  # vLLM ignores what is no number
+        if not 0 <= int(asked) < size:
+            raise refuse(f"data_parallel_rank {int(asked)} is out of range [0, {size}).")
 
 
 def pod_headers(rank: Rank) -> Headers:

@@ -24,6 +24,7 @@ from llmdsim.sim.request import Prompt
 from llmdsim.sim.vectors import cosine, embedding, pooler
 from llmdsim.web.answer import Answer
 from llmdsim.web.generation import pod_headers
+from llmdsim.web.wire import header
 from llmdsim.web.site import App
 
 Ids = Sequence[int]
@@ -101,9 +102,9 @@ class Pooling:
     def _open(self, http: IRequest, component: str, prefix: str) -> tuple[dict[str, Any], Head]:
         """The checked body of a request, and what its answer begins with."""
         rank = self._rank
-        body = check(component, read_json(http.content.read(), http.getHeader("content-type")))
+        body = check(component, read_json(http.content.read(), header(http, b"content-type")))
         model = self._model(body.get("model"))
-        id = http.getHeader("x-request-id") or body.get("request_id") or rank.new_id()
+        id = header(http, b"x-request-id") or body.get("request_id") or rank.new_id()
         return body, Head(prefix + id, int(rank.wall()), model)
 
     def _model(self, name: str | None) -> str:

@@ -26,6 +26,9 @@ from llmdsim.web.wire import Request
 __all__ = ["Answer", "App", "Channel", "Handler", "SecureSite", "Site", "make_site"]
 
 IDLE_TIMEOUT = 60.0
+# The limits of uvicorn's parser, whose flags vLLM has: bytes of a request's head, and its header lines.
+HEAD_SIZE = 4 << 20
+HEAD_COUNT = 256
 
 
 def make_site(
@@ -37,16 +40,21 @@ def make_site(
     idle_timeout: float = IDLE_TIMEOUT,
     access_log: Callable[[IRequest], None] | None = None,
     secure: bool = False,
+    head_size: int = HEAD_SIZE,
+    head_count: int = HEAD_COUNT,
 ) -> Site:
     """
     A Site for ``app``, with every shortcut there is.
 
     ``max_body`` bytes are accepted as a body; a connection may be idle for ``idle_timeout`` seconds.
     ``table`` False sends hot routes through Klein too. ``access_log`` hears of each answered request.
-    ``secure`` is for a Site behind TLS, where HTTP/2 may be negotiated.
+    ``secure`` is for a Site behind TLS, where HTTP/2 may be negotiated. ``head_size`` and ``head_count`` limit the bytes
+    and the lines of a request's head.
     """
     kind = SecureSite if secure else Site
-    return kind(app, clock, max_body, idle_timeout, app.table if table else {}, access_log)
+    site = kind(app, clock, max_body, idle_timeout, app.table if table else {}, access_log)
+    site.head_size, site.head_count = head_size, head_count
+    return site
 
 
 class Site(server.Site):
@@ -79,6 +87,7 @@ class Site(server.Site):
         super().__init__(app.resource(), reactor=clock, timeout=idle_timeout, parsePOSTFormSubmission=False)
         self.app = app
         self.max_body = max_body
+        self.head_size, self.head_count = HEAD_SIZE, HEAD_COUNT
         self.table = table
         self._access_log = access_log
         self._idle_timeout = idle_timeout
@@ -100,6 +109,8 @@ class Site(server.Site):
         channel: Any = Channel()
         channel.factory = channel.site = self
         channel.requestFactory = self.requestFactory
+        channel.MAX_LENGTH = channel.totalHeadersSize = self.head_size
+        channel.maxHeaders = self.head_count
         # No timer: the sweep looks after idle connections.
         channel.timeOut = None
         channel.callLater = self.reactor.callLater

@@ -13,10 +13,12 @@ import attrs
 from twisted.web.iweb import IRequest
 
 from llmdsim.api import render
+from llmdsim.api.anthropic import as_chat
 from llmdsim.api.chat import Chat
 from llmdsim.api.completions import Completions
 from llmdsim.api.dialect import Dialect
 from llmdsim.api.generate import Generate
+from llmdsim.api.messages import Messages
 from llmdsim.api.schema import read_json
 from llmdsim.config import Config
 from llmdsim.faults import FORBIDDEN, INVALID_BODY, Fault
@@ -27,12 +29,12 @@ from llmdsim.web.app import App
 from llmdsim.web.generation import Generation
 
 GENERATE, ABORT = "/inference/v1/generate", "/inference/v1/abort_requests"
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/messages"
 GATED = (
     GENERATE,
     ABORT,
     *(f"{path}/{way}" for path in (CHAT, COMPLETIONS) for way in ("render", "derender")),
-    "/v1/messages/render",
+    f"{MESSAGES}/render",
     "/v1/responses/render",
 )
 CLOSED = "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable them."
@@ -73,12 +75,19 @@ def _generating(app: App, rank: Rank) -> None:
 
 def _rendering(app: App, rank: Rank) -> None:
     config, chats, texts = rank.config, Chat(rank.config), Completions(rank.config)
+    conversations = Messages(config)
 
     @app.route(f"{CHAT}/render", methods=["POST"])
     async def chat(http: IRequest) -> Answer:
         body, request = _asked(rank, http, chats)
         tokens = await rank.planner.read(request.prompts[0])
         return Answer(compact(render.chat(config, body, request, tokens)))
+
+    @app.route(f"{MESSAGES}/render", methods=["POST"])
+    async def messages(http: IRequest) -> Answer:
+        body, request = _asked(rank, http, conversations)
+        tokens = await rank.planner.read(request.prompts[0])
+        return Answer(compact(render.chat(config, as_chat(body), request, tokens)))
 
     @app.route(f"{COMPLETIONS}/render", methods=["POST"])
     async def completions(http: IRequest) -> Answer:

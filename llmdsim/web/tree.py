@@ -5,11 +5,11 @@ The routes of one rank, put together: every room of this package declares its ow
 from __future__ import annotations
 
 from llmdsim.sim.rank import Rank
-from llmdsim.web import admin, direct, generation, pooling, probes
+from llmdsim.web import admin, direct, generation, pooling, probes, tokens
 from llmdsim.web.app import App
 from llmdsim.web.traffic import Traffic
 
-ROOMS = (generation, pooling, direct, admin, probes)
+ROOMS = (generation, tokens, pooling, direct, admin, probes)
 
 
 def make_app(rank: Rank) -> App:

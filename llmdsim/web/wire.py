@@ -81,9 +81,9 @@ def reply(http: IRequest, answer: Answer) -> None:
 
 
 def header(http: Any, name: bytes) -> str | None:
-    """A request header as text, whatever its bytes are."""
-    value: bytes | None = http.getHeader(name)
-    return None if value is None else value.decode("latin-1")
+    """A request header as text, whatever its bytes are; the first, where there are several."""
+    values: list[bytes] | None = http.requestHeaders.getRawHeaders(name)
+    return values[0].decode("latin-1") if values else None
 
 
 def gone(http: Any) -> bool:

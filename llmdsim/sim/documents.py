@@ -1,0 +1,149 @@
+"""
+One JSON Schema as a whole: its references followed, its alternatives measured, values judged by a validator.
+
+The validator (jsonschema) is imported when first asked, for it is slow to load and to run.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property, reduce
+from typing import Any
+
+from llmdsim.sim.merging import Unsatisfiable, merge, types
+from llmdsim.sim.schemas import CONSTRAINTS, Schema, modern, target
+
+# What is not built into a value, so that it must be judged.
+JUDGED = frozenset(("oneOf", "not", "contains", "propertyNames", "unevaluatedProperties", "unevaluatedItems"))
+SCALARS = frozenset(("string", "integer", "number", "boolean", "null"))
+HIGHEST = 12
+_BUILT = frozenset(("type", "enum"))
+
+
+class Document:
+    """A root schema; raises Fault where it is malformed."""
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self.schema = modern(root)
+        self._targets: dict[str, Schema | bool] = {}
+        self._judged: dict[int, tuple[Schema, bool]] = {}  # the schema beside its answer keeps its id from being reused
+        self._ending: dict[tuple[int, int], tuple[Schema, bool]] = {}
+
+    def flat(self, schema: Schema, trail: tuple[str, ...] = ()) -> Schema:
+        """A schema with references and ``allOf`` merged into it; raises Unsatisfiable."""
+        if "$ref" not in schema and "allOf" not in schema:
+            return schema
+        own = {key: value for key, value in schema.items() if key not in ("$ref", "allOf")}
+        parts = [self._part(part, trail) for part in schema.get("allOf", ())]
+        if "$ref" in schema:
+            ref = schema["$ref"]
+            if ref in trail:
+                raise Unsatisfiable(f"{ref} refers to itself")
+            parts.insert(0, self._part(self._target(ref), (*trail, ref)))
+        return reduce(merge, parts, own)
+
+    def merged(self, flat: Schema, branch: Schema | bool) -> Schema:
+        """A merged schema and one of its alternatives as one; raises Unsatisfiable."""
+        return merge(flat, self._part(branch, ()))
+
+    def needs_judge(self, schema: Schema, trail: tuple[str, ...] = ()) -> bool:
+        """Whether a value that is built for a schema may still not fit."""
+        if trail:  # half an answer: what is in the trail is being looked at
+            return self._holds_judged(schema, trail)
+        if id(schema) not in self._judged:
+            self._judged[id(schema)] = schema, self._holds_judged(schema, trail)
+        return self._judged[id(schema)][1]
+
+    def accepts(self, schema: Schema, value: Any) -> bool:
+        """Whether a value fits a schema; what the validator cannot judge stands."""
+        if not CONSTRAINTS.isdisjoint(schema.keys() - _BUILT):
+            return self._valid(schema, value)
+        return not types_of(value).isdisjoint(types(schema))
+
+    def height(self, schema: Schema | bool) -> int:
+        """How many levels of schemas the smallest value takes, at most HIGHEST."""
+        return next((depth for depth in range(1, HIGHEST) if self._ends(schema, depth)), HIGHEST)
+
+    @cached_property
+    def _validator(self) -> Any:
+        from jsonschema import Draft202012Validator
+
+        return Draft202012Validator(self._root)
+
+    def _valid(self, schema: Schema, value: Any) -> bool:
+        from referencing.exceptions import Unresolvable
+
+        try:
+            return bool(self._validator.evolve(schema=schema).is_valid(value))
+        except (re.error, RecursionError, TypeError, Unresolvable):
+            return True
+
+    def _target(self, ref: str) -> Schema | bool:
+        if ref not in self._targets:
+            self._targets[ref] = target(self._root, ref)
+        return self._targets[ref]
+
+    def _part(self, schema: Schema | bool, trail: tuple[str, ...]) -> Schema:
+        if schema is False:
+            raise Unsatisfiable("nothing is allowed")
+        return {} if schema is True else self.flat(schema, trail)
+
+    def _holds_judged(self, schema: Schema, trail: tuple[str, ...]) -> bool:
+        if not JUDGED.isdisjoint(schema):
+            return True
+        if any(isinstance(part, dict) and self.needs_judge(part, trail) for part in _alongside(schema)):
+            return True
+        ref = schema.get("$ref")
+        if ref is None or ref in trail:
+            return False
+        named = self._target(ref)
+        return isinstance(named, dict) and self.needs_judge(named, (*trail, ref))
+
+    def _ends(self, schema: Schema | bool, depth: int) -> bool:
+        """Whether some value takes at most ``depth`` levels of schemas."""
+        if isinstance(schema, bool):
+            return schema
+        if depth == 0 or "enum" in schema:
+            return depth > 0
+        if (id(schema), depth) not in self._ending:
+            known = all(self._ends(part, depth - 1) for part in self._needed(schema)) and all(
+                any(self._ends(part, depth - 1) for part in schema[key]) for key in ("anyOf", "oneOf") if key in schema
+            )
+            self._ending[id(schema), depth] = schema, known
+        return self._ending[id(schema), depth][1]
+
+    def _needed(self, schema: Schema) -> list[Schema | bool]:
+        """The schemas that all have their part in any value of a schema."""
+        parts = [*schema.get("allOf", ())]
+        if "$ref" in schema:
+            parts.append(self._target(schema["$ref"]))
+        if "type" in schema and not SCALARS.isdisjoint(types(schema)):
+            return parts
+        properties = schema.get("properties", {})
+        parts += [properties.get(name, True) for name in schema.get("required", ())]
+        if schema.get("minItems", 0) > 0:
+            parts += [*schema.get("prefixItems", ()), schema.get("items", True)][: int(schema["minItems"])]
+        return parts
+
+
+def _alongside(schema: Schema) -> list[Schema | bool]:
+    return [*schema.get("allOf", ()), *schema.get("anyOf", ())]
+
+
+def types_of(value: Any) -> frozenset[str]:
+    """The types that a JSON value has."""
+    if isinstance(value, float) and value.is_integer():
+        return frozenset(("integer", "number"))
+    return _TYPES_OF[type(value)]
+
+
+_TYPES_OF = {
+    str: frozenset(("string",)),
+    bool: frozenset(("boolean",)),
+    int: frozenset(("integer", "number")),
+    float: frozenset(("number",)),
+    type(None): frozenset(("null",)),
+    list: frozenset(("array",)),
+    dict: frozenset(("object",)),
+}
