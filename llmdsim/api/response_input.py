@@ -14,10 +14,25 @@ from llmdsim.faults import bad_value
 LOGPROBS = "message.output_text.logprobs"
 # Fields that mean in a chat what they mean here.
 SHARED = (
-    "temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty seed stop stop_token_ids "
-    "ignore_eos include_stop_str_in_output priority stream kv_transfer_params structured_outputs "
-    "include_reasoning chat_template_kwargs"
-).split()
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "ignore_eos",
+    "include_stop_str_in_output",
+    "priority",
+    "stream",
+    "kv_transfer_params",
+    "structured_outputs",
+    "include_reasoning",
+    "chat_template_kwargs",
+)
 TWO_FORMATS = "Cannot specify both structured_outputs and text.format"
 
 Message = dict[str, Any]

@@ -7,6 +7,7 @@ adapter has no slot. A seat that falls free is granted on the next turn of the c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
@@ -31,14 +32,24 @@ class Seat:
 class _Waiter:
     adapter: str | None
     queued: float
+    fits: Callable[[], bool]
     granted: Deferred[Seat] | None = None  # None: granted, or gone
+
+
+def always() -> bool:
+    """For sequences that need nothing but a seat."""
+    return True
 
 
 _Queue = list[tuple[int, int, _Waiter]]  # a heap: (priority, arrival number, who)
 
 
 class Scheduler:
-    """Who runs next: smaller priority first, then first come first served, as far as adapters allow."""
+    """
+    Who runs next: smaller priority first, then first come first served.
+
+    A sequence whose adapter has no slot is passed over; one that does not fit (KV blocks) holds up all behind it.
+    """
 
     def __init__(self, clock: IReactorTime, seats: int, queue_limit: int, adapters: Adapters) -> None:
         self._clock = clock
@@ -48,6 +59,7 @@ class Scheduler:
         self._waiting: dict[str | None, int] = {}
         self._arrivals = 0
         self._turn: Any = None
+        self._short = False  # the next in the queue does not fit yet
         self.queue_limit = queue_limit
         self.waiting = 0
 
@@ -56,7 +68,9 @@ class Scheduler:
         """How many seats are taken."""
         return self._pool.limit - self._pool.tokens
 
-    def enter(self, adapter: str | None = None, priority: int = 0) -> Deferred[Seat]:
+    def enter(
+        self, adapter: str | None = None, priority: int = 0, fits: Callable[[], bool] = always
+    ) -> Deferred[Seat]:
         """
         Ask for a seat; the Deferred fires when the sequence may run, and cancelling it leaves the queue.
 
@@ -64,7 +78,7 @@ class Scheduler:
         queues, so that nobody is overtaken; those seats then count as room in the queue.
         """
         now = self._clock.seconds()
-        if self._turn is None and self._pool.tokens and self._adapters.admits(adapter):
+        if self._turn is None and self._pool.tokens and not self._short and self._adapters.admits(adapter) and fits():
             return succeed(self._grant(adapter, now, now))
         if self.waiting >= self.queue_limit + (self._pool.tokens if self._turn else 0):
             raise Fault(
@@ -72,7 +86,8 @@ class Scheduler:
                 "Failed to enqueue request, waiting requests queue is full",
                 headers=(("Retry-After", "1"),),
             )
-        return self._wait(_Waiter(adapter, now), priority)
+        self._short = self._short or (self._turn is None and self._pool.tokens > 0 and self._adapters.admits(adapter))
+        return self._wait(_Waiter(adapter, now, fits), priority)
 
     def leave(self, seat: Seat) -> None:
         """Give a seat back; the next in the queue gets it on the clock's next turn."""
@@ -93,8 +108,14 @@ class Scheduler:
         heappush(self._queues.setdefault(waiter.adapter, []), (priority, self._arrivals, waiter))
         self._waiting[waiter.adapter] = self._waiting.get(waiter.adapter, 0) + 1
         self.waiting += 1
-        waiter.granted = Deferred(lambda _: self._forget(waiter))
+        waiter.granted = Deferred(lambda _: self._give_up(waiter))
         return waiter.granted
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        self._forget(waiter)
+        if self._short:  # perhaps it was the one that held up the others
+            self._short = False
+            self._schedule()
 
     def _forget(self, waiter: _Waiter) -> None:
         waiter.granted = None  # its place in the heap is skipped later: O(1) here
@@ -132,12 +153,16 @@ class Scheduler:
             self._schedule()
 
     def _next(self) -> _Queue | None:
-        """The queue whose head may go: base and loaded adapters before those that need a slot."""
+        """The queue whose head may go: by priority, then base and loaded adapters before those that need a slot."""
         heads = [queue for queue in map(self._alive, list(self._queues)) if queue]
-        ready = [queue for queue in heads if self._adapters.holds(queue[0][2].adapter)]
-        if not ready and self._adapters.room():
-            ready = heads
-        return min(ready, key=lambda queue: queue[0][:2], default=None)
+        ready = [queue for queue in heads if self._adapters.admits(queue[0][2].adapter)]
+        first = min(ready, key=self._rank, default=None)
+        self._short = first is not None and not first[0][2].fits()
+        return None if self._short else first
+
+    def _rank(self, queue: _Queue) -> tuple[int, bool, int]:
+        priority, arrival, waiter = queue[0]
+        return priority, not self._adapters.holds(waiter.adapter), arrival
 
     def _alive(self, adapter: str | None) -> _Queue:
         queue = self._queues[adapter]

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 
 from llmdsim.api import scalars
+from llmdsim.api.dialect import Writer
 from llmdsim.api.invalid import Error, invalid
 from llmdsim.api.parts import dumps
 from llmdsim.api.pooled import is_pooling
@@ -23,9 +24,11 @@ from llmdsim.api.schema import read_json
 from llmdsim.faults import INTERNAL, Fault
 from llmdsim.sim.plan import Plan
 from llmdsim.sim.rank import Rank
-from llmdsim.web.answer import Answer, fault_answer
+from llmdsim.sim.request import Request
+from llmdsim.web.answer import Answer
 from llmdsim.web.app import App
-from llmdsim.web.generation import EventStream, Generation, Whole
+from llmdsim.web.generation import EventStream, Generation
+from llmdsim.web.generation import _Ear as Ear
 from llmdsim.web.response_store import Background, Kept, Store
 from llmdsim.web.wire import header
 
@@ -134,13 +137,13 @@ class ResponsesDoor(Generation):
             return Answer(dumps(self.store.get(id).response))
         background = self.store.followed(id)
         writer = background.writer.fresh()
-        return await self._follow(http, background, writer if last is None else Resumed(writer, last))
+        await self._follow(http, background, writer if last is None else Resumed(writer, last))
+        return None
 
     async def _in_foreground(self, http: IRequest, ask: Ask, writer: ResponseWriter, size: int) -> Answer | None:
-        ear = ResponseStream(http, writer, self._headers, 1) if ask.stream else Whole(writer, self._headers)
+        ear = self._ear(http, ask, writer)
         try:
             await self._rank.serve(ask, ear)
-            answer = ear.answer()
         except CancelledError:
             raise
         except Fault as fault:
@@ -148,9 +151,15 @@ class ResponsesDoor(Generation):
         except Exception:
             log.failure("request {id} failed", id=ask.id)
             ear.fail(Fault(INTERNAL, "Internal server error"))
+        answer = ear.answer()
         if self._dialect.stores and given(ask.body, "store", True) and writer.told is not None:
             self.store.put(ask.id, Kept(ask.messages, size, writer.told))
         return answer
+
+    def _ear(self, http: IRequest, request: Request, writer: Writer) -> Ear:
+        if request.stream:
+            return ResponseStream(http, writer, self._headers, 1)
+        return super()._ear(http, request, writer)
 
     async def _in_background(self, http: IRequest, ask: Ask, writer: ResponseWriter, size: int) -> Answer | None:
         prompt = await self._rank.planner.read(ask.prompts[0])
@@ -161,7 +170,8 @@ class ResponsesDoor(Generation):
             raise background.fault
         self.store.put(ask.id, Kept(ask.messages, size, background=background))
         if ask.stream:
-            return await self._follow(http, background, writer.fresh())
+            await self._follow(http, background, writer.fresh())
+            return None
         return Answer(queued, headers=self._headers)
 
     async def _make(self, ask: Ask, background: Background) -> None:
