@@ -33,6 +33,7 @@ from llmdsim.tokenizer import choose
 from llmdsim.web.site import make_site
 from llmdsim.web.transport import Endpoint
 from llmdsim.web.tree import make_app
+from llmdsim.web.unix import UnixEndpoint
 
 log = Logger()
 
@@ -114,9 +115,14 @@ class RankService(MultiService):
             max_body=config.max_request_body_size_mb * MEGABYTE,
             head_size=config.h11_max_incomplete_event_size,
             head_count=config.h11_max_header_count,
+            root_path=config.root_path,
         )
-        endpoint = Endpoint(reactor, config.host or "", config.port)
-        Port(endpoint, site, f"rank {config.data_parallel_rank}: port {config.port}").setServiceParent(self)
+        endpoint: IStreamServerEndpoint = Endpoint(reactor, config.host or "", config.port)
+        place = f"port {config.port}"
+        if config.uds:
+            place = config.uds + (f".{config.data_parallel_rank}" if config.data_parallel_rank > 0 else "")
+            endpoint = UnixEndpoint(reactor, place)
+        Port(endpoint, site, f"rank {config.data_parallel_rank}: {place}").setServiceParent(self)
         heartbeat = TimerService(HEARTBEAT, Heartbeat(rank))
         heartbeat.clock = rank.clock
         heartbeat.setServiceParent(self)

@@ -31,6 +31,7 @@ class Pacer:
         self._numbers = 0
         self._timer: Any = None
         self._speaking = False
+        self._frozen: float | None = None  # since when
         self.gap = gap
         self.meters = meters
         self.turn_tokens = 0
@@ -39,7 +40,7 @@ class Pacer:
         """Speak a plan from ``first_due`` (clock seconds) on; what is due already is spoken before this returns."""
         stream = Stream(self, plan, sink, first_due)
         now = self._clock.seconds()
-        due = stream.step(now) if first_due <= now else first_due
+        due = stream.step(now) if first_due <= now and self._frozen is None else first_due
         if due is not None:
             self._add(stream, due)
         if not self._speaking:
@@ -54,6 +55,29 @@ class Pacer:
         if not self._speaking:
             self._arm()
 
+    def freeze(self) -> None:
+        """Speak no more until ``thaw``."""
+        if self._frozen is None:
+            self._frozen = self._clock.seconds()
+            self._disarm()
+
+    def thaw(self) -> None:
+        """Go on where ``freeze`` stopped: all deadlines move by the time between."""
+        if self._frozen is None:
+            return
+        late = self._clock.seconds() - self._frozen
+        self._frozen = None
+        for entry in self._heap:
+            entry[0] += late  # all by the same, so that it stays a heap
+            if entry[2] is not None:
+                entry[2].due += late
+        self._arm()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _add(self, stream: Stream, due: float) -> None:
         self._numbers += 1
         stream.entry = entry = [due, self._numbers, stream]
@@ -65,10 +89,8 @@ class Pacer:
         heap, timer = self._heap, self._timer
         while heap and heap[0][2] is None:
             heappop(heap)
-        if not heap:
-            if timer is not None:
-                timer.cancel()
-                self._timer = None
+        if not heap or self._frozen is not None:
+            self._disarm()
             return
         due = heap[0][0]
         if timer is not None:

@@ -25,6 +25,7 @@ from llmdsim.sim.pacing import Pacer, Stream
 from llmdsim.sim.plan import Offload, Plan, Planner, Sink, Tokenizer, abort
 from llmdsim.sim.request import Request
 from llmdsim.sim.scheduler import Scheduler, Seat
+from llmdsim.sim.state import State
 
 BUSY_TEXT = (
     "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
@@ -62,9 +63,10 @@ class Rank:
         self.config, self.clock, self.wall, self.tokenizer = config, clock, wall, tokenizer
         self.adapters = Adapters(config.served_model_name, config.lora_modules, config.max_loras)
         self.scheduler = Scheduler(clock, config.max_num_seqs, config.max_waiting_queue_length, self.adapters)
-        self.meters = _meters(config, self._load, wall)
+        self.meters = _meters(config, self.load, wall)
         self.latency = Latency(config, rng, lambda: self.scheduler.running)
         self.pacer = Pacer(clock, self.latency.gap, self.meters)
+        self.state = State(self, self.pacer)
         self.planner = Planner(config, tokenizer, source, offload, rng)
         self.started = clock.seconds()
         self.open = 0  # requests accepted and not yet answered
@@ -96,11 +98,8 @@ class Rank:
             raise Fault(UNAVAILABLE, "server is shutting down")
         self.open += 1
         try:
-            plans = await self.planner.plan(request)
-            for plan in plans:
-                plan.arrival = arrival
-            await self._serve(request, self._enter(plans), sink)
-            self.meters.parent_finished(request.n, max(len(plan.ids) for plan in plans))
+            await self.state.enter()
+            await self._run(request, sink, arrival)
         except CancelledError:
             self.meters.aborted()
             raise
@@ -108,14 +107,24 @@ class Rank:
             self.open -= 1
             self._check_drained()
 
-    def abort(self, ids: Iterable[str]) -> int:
-        """End requests by the ids that clients see, with or without the API's prefix; how many sequences ended."""
-        wanted = set(ids)
+    async def _run(self, request: Request, sink: Sink, arrival: float) -> None:
+        try:
+            plans = await self.planner.plan(request)
+            for plan in plans:
+                plan.arrival = arrival
+            await self._serve(request, self._enter(plans), sink)
+            self.meters.parent_finished(request.n, max(len(plan.ids) for plan in plans))
+        finally:
+            self.state.leave()
+
+    def abort(self, ids: Iterable[str] | None = None) -> int:
+        """End these requests by the ids that clients see, with or without prefix, or all; how many sequences ended."""
+        wanted = None if ids is None else set(ids)
         found = [
             part
             for parts in self._serving.values()
             for part in parts
-            if wanted & {part.plan.request.id, part.plan.request.bare_id}
+            if wanted is None or wanted & {part.plan.request.id, part.plan.request.bare_id}
         ]
         for part in found:
             part.aborted = True
@@ -124,6 +133,10 @@ class Rank:
             elif not part.stream.done.called:
                 part.stream.cut()
         return len(found)
+
+    def reset_cache(self, running: bool = False) -> bool:
+        """Forget the prefix cache; False where sequences use it, unless ``running``."""
+        return running or not self.scheduler.running
 
     def drain(self, limit: float) -> Deferred[None]:
         """Refuse new requests from now on; fires when the open ones have ended, or after ``limit`` seconds."""
@@ -251,9 +264,15 @@ class Rank:
             now=self.clock.seconds(),
         )
 
-    def _load(self) -> Load:
-        scheduler = self.scheduler
-        return Load(running=scheduler.running, waiting=scheduler.waiting, deferred=scheduler.deferred())
+    def load(self) -> Load:
+        """What the gauges show."""
+        scheduler, state = self.scheduler, self.state
+        return Load(
+            running=scheduler.running,
+            waiting=scheduler.waiting + state.hanging,
+            deferred=scheduler.deferred(),
+            sleep_level=state.level,
+        )
 
 
 def _meters(config: Config, load: Callable[[], Load], wall: Callable[[], float]) -> Meters:

@@ -28,7 +28,7 @@ ATTEMPTS = 20
 DEEP, DEEPEST = 5, 50  # levels of a value: from here on as little as possible; nothing
 SOME, MOST = 300, 5000  # values in an answer, from where on as little as possible; steps in all
 LONG = 100  # elements, unless the schema or the flags ask for more
-JUDGING = 10  # steps that a validation counts for
+JUDGING = 5  # steps that a validation counts for
 TRIES = 50  # for an element or a name that is not there yet
 
 

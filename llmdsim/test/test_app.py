@@ -217,12 +217,6 @@ class AnswerTests(SynchronousTestCase):
         self.assertIsNone(headers.getRawHeaders("content-type"))
         self.assertEqual(self.ask("GET", "/nowhere/")[0], 404)
 
-    def test_a_preflight_is_disallowed(self) -> None:
-        asked = {"Origin": "http://x", "Access-Control-Request-Method": "POST"}
-        code, body, headers = self.ask("OPTIONS", "/full", headers=asked)
-        self.assertEqual((code, body), (400, b"Disallowed CORS origin"))
-        self.assertEqual(headers.getRawHeaders("content-type"), ["text/plain; charset=utf-8"])
-
     def test_the_parts_of_a_url_reach_the_handler(self) -> None:
         code, body, headers = self.ask("DELETE", "/item/a%20b")
         self.assertEqual((code, body, headers.getRawHeaders("x-one")), (201, b"a b", ["1"]))

@@ -6,7 +6,7 @@ import re
 from random import Random
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -30,6 +30,7 @@ class PresetTests(SynchronousTestCase):
     def draft(self, limit: int, seed: int = 1, tokens: int | None = None, **fields: Any) -> Draft:
         return PRESETS.draft(request(tokens, **fields), "hi", ENCODE("hi"), limit, Random(seed))
 
+    @settings(deadline=None)
     @given(st.integers(1, 300), st.integers())
     def test_an_answer_has_exactly_as_many_tokens_as_are_wanted(self, length: int, seed: int) -> None:
         found = PRESETS.compose(length, Random(seed))
@@ -55,6 +56,7 @@ class PresetTests(SynchronousTestCase):
         self.assertNotIn(" ", texts)
         self.assertTrue(all(text.startswith(" ") for text in texts))
 
+    @settings(deadline=None)
     @given(st.integers(1, 100), st.integers())
     def test_an_answer_is_complete_exactly_when_it_is_shorter_than_the_limit(self, limit: int, seed: int) -> None:
         for tokens in (limit, None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -105,6 +105,7 @@ class SampleTests(SynchronousTestCase):
     def test_without_a_deviation_it_is_the_mean(self) -> None:
         self.assertEqual(Sampler(Random(1))(0.125, 0.0), 0.125)
 
+    @settings(deadline=None)
     @given(st.floats(0, 100), st.floats(0, 100), st.integers())
     def test_it_stays_within_0_3_to_1_7_of_the_mean(self, mean: float, deviation: float, seed: int) -> None:
         value = Sampler(Random(seed))(mean, deviation)

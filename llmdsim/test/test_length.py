@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -70,6 +70,7 @@ class LimitedTests(SynchronousTestCase):
             self.assertEqual(sorted(count), list(range(1, limit + 1)))
             self.assertGreater(min(count.values()), 140)
 
+    @settings(deadline=None)
     @given(st.integers(1, 5000), st.booleans(), st.integers())
     def test_a_length_is_at_least_1_and_at_most_the_limit(self, limit: int, limited: bool, seed: int) -> None:
         self.assertIn(draw_length(limit, limited, Random(seed)), range(1, limit + 1))

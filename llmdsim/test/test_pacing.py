@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -54,6 +54,7 @@ class DeadlineTests(PacingCase):
         self.assertAlmostEqual(ear.when("0 end"), 100 * GAP + late)
         self.assertEqual(len(ear.heard), 102)
 
+    @settings(deadline=None)
     @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=30))
     def test_after_any_turn_exactly_what_is_due_has_been_spoken(self, turns: list[float]) -> None:
         self.start()

@@ -171,7 +171,8 @@ class RefusedTests(RankCase):
         self.assertEqual((fault.kind.status, self.load(), self.rank.open), (429, (1, 1), 2))
 
     def test_when_the_third_choice_does_not_fit_nothing_of_the_others_is_left(self) -> None:
-        self.start(max_num_seqs=1, max_waiting_queue_length=1, lora_modules=adapters("l1"), **SLOW)
+        limits = {"max_num_seqs": 1, "max_waiting_queue_length": 1, "max_num_queued_tokens": 3}
+        self.start(**limits, lora_modules=adapters("l1"), **SLOW)
         for model in (adapter("l1"), request().model):
             self.assertEqual(self.refused(n=3, model=model).kind, RATE_LIMITED)
             self.clock.advance(0)

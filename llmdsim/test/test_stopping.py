@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -123,6 +123,7 @@ STRINGS = st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3
 
 
 class RuleTests(SynchronousTestCase):
+    @settings(deadline=None)
     @given(PIECES, STRINGS, st.booleans(), st.integers(0, 4))
     @example(["a", "b", "", "b"], ["bb"], False, 0)
     def test_deltas_join_to_the_text_and_are_never_taken_back(
@@ -140,6 +141,7 @@ class RuleTests(SynchronousTestCase):
         else:
             self.assertTrue(whole.startswith(shown[-1] + str(found.stop_reason)))
 
+    @settings(deadline=None)
     @given(PIECES, STRINGS)
     def test_an_answer_goes_on_exactly_until_a_stop_string_is_complete(
         self, pieces: list[str], strings: list[str]

@@ -28,6 +28,7 @@ from werkzeug.routing import Map, MapAdapter
 
 from llmdsim.faults import INTERNAL, Fault
 from llmdsim.web.answer import Answer, fault_answer
+from llmdsim.web.guards import Refused
 from llmdsim.web.lost import lost
 from llmdsim.web.wire import gone, hang_up, reply
 
@@ -50,7 +51,8 @@ class App(Klein):
 
     ``served(url, method, status, seconds, request bytes, response bytes)`` hears of every answered request; ``url`` is
     the route's, or ``none`` where there was no route, and a stream counts no response bytes.
-    ``before`` are guards that see each request first and may raise Fault.
+    ``before`` are guards that see each request first and may raise Fault or Refused.
+    ``handlers`` has every declared function by method and URL.
     ``table`` has the hot routes by method and path.
     """
 
@@ -59,6 +61,7 @@ class App(Klein):
         # Klein's own Map, before anything is in it. Starlette does not redirect "//path".
         self._url_map = AnyHost(merge_slashes=False)
         self.before: list[Callable[[IRequest], None]] = []
+        self.handlers: dict[tuple[str, str], Handler] = {}
         self.table: dict[tuple[bytes, bytes], Serve] = {}
         self._seconds = seconds
         self._served = served
@@ -82,6 +85,7 @@ class App(Klein):
 
             self._claim(url, methods)
             self._register(url, methods, serve)
+            self.handlers.update({(method, url): handler for method in methods})
             if hot:
                 self.table.update({(method.encode(), url.encode()): serve for method in methods})
             return handler
@@ -149,7 +153,7 @@ class App(Klein):
 
     def _failed(self, error: BaseException, http: IRequest, url: str, began: float, size: int) -> None:
         if gone(http):
-            if not isinstance(error, (CancelledError, Fault)):
+            if not isinstance(error, (CancelledError, Fault, Refused)):
                 log.failure("{url} failed after its client had left", Failure(error), url=url)
         elif http.startedWriting:
             log.failure("{url} failed in the middle of its answer", Failure(error), url=url)
@@ -171,6 +175,8 @@ class App(Klein):
     def _excuse(self, http: IRequest, error: BaseException, url: str) -> Answer:
         if isinstance(error, Fault):
             return fault_answer(error)
+        if isinstance(error, Refused):
+            return error.answer
         if isinstance(error, HTTPException):
             return lost(http, error)
         log.failure("{url} failed", Failure(error), url=url)
@@ -212,8 +218,12 @@ class Root(KleinResource):
 
     def render(self, http: IRequest) -> Any:
         """Find the route and run it."""
-        if not http.getRequestHostname().isascii():
-            http.requestHeaders.removeHeader(b"host")
+        host = http.getHeader(b"host")
+        if host is not None and not host.isascii():
+            host = http.requestHeaders.removeHeader(b"host")
+        if host is None and not hasattr(http.getHost(), "host"):
+            # Over a Unix socket there is no other name, and routing wants one.
+            http.requestHeaders.setRawHeaders(b"host", [b"localhost"])
         try:
             b"/".join(http.postpath).decode()
         except UnicodeDecodeError:

@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 from uuid import uuid4
 
+import attrs
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
@@ -26,8 +27,10 @@ from llmdsim.faults import INTERNAL, Fault
 from llmdsim.sim.plan import Plan
 from llmdsim.sim.rank import Rank
 from llmdsim.sim.request import Request
+from llmdsim.sim.state import Paused
 from llmdsim.web.answer import Answer, fault_answer
 from llmdsim.web.app import App
+from llmdsim.web.orca import load_metrics
 from llmdsim.web.wire import Outlet, header, open_stream
 
 log = Logger()
@@ -93,6 +96,9 @@ class EventStream:
 
     def fail(self, fault: Fault) -> None:
         """End with an error event; before the head, the fault has a status of its own and is raised again."""
+        if isinstance(fault, Paused):
+            self._outlet = open_stream(self._http, self._headers)
+            fault = Fault(Paused.streamed, fault.message)
         if self._outlet is None:
             raise fault
         self._finish(self._writer.fault(fault))
@@ -182,7 +188,9 @@ class Generation:
         ear = self._ear(http, request, writer)
         try:
             await rank.serve(request, ear)
-            return ear.answer()
+            answer = ear.answer()
+            report = load_metrics(http, rank.load)
+            return attrs.evolve(answer, headers=answer.headers + report) if answer and report else answer
         except CancelledError:
             raise
         except Fault as fault:

@@ -12,18 +12,12 @@ from llmdsim.web.answer import Answer, compact
 
 def lost(http: Any, error: HTTPException) -> Answer:
     """The answer to a path or method that Klein does not know; ``error`` is what it raised."""
-    if http.method == b"OPTIONS" and _preflight(http):
-        return Answer(b"Disallowed CORS origin", 400, b"text/plain; charset=utf-8")
     if isinstance(error, MethodNotAllowed):
         allow = ", ".join(sorted(error.valid_methods or ())).encode()
         return Answer(compact({"detail": "Method Not Allowed"}), 405, headers=((b"allow", allow),))
     if isinstance(error, NotFound) and _known_without_slash(http):
         return Answer(b"", 307, b"", ((b"location", _without_slash(http)),))
     return Answer(compact({"detail": error.name}), error.code or 500)
-
-
-def _preflight(http: Any) -> bool:
-    return http.getHeader(b"origin") is not None and http.getHeader(b"access-control-request-method") is not None
 
 
 def _known_without_slash(http: Any) -> bool:
@@ -34,8 +28,8 @@ def _known_without_slash(http: Any) -> bool:
 
 
 def _without_slash(http: Any) -> bytes:
-    """The absolute URL of a request, without the slash its path ends in."""
+    """The absolute URL of a request, as it was asked, without the slash its path ends in."""
     host = http.getHeader(b"host") or b"%b:%d" % (http.getHost().host.encode(), http.getHost().port)
     scheme = b"https" if http.isSecure() else b"http"
-    _, mark, query = http.uri.partition(b"?")
-    return b"%b://%b%b%b%b" % (scheme, host, http.path.rstrip(b"/"), mark, query)
+    path, mark, query = http.uri.partition(b"?")
+    return b"%b://%b%b%b%b" % (scheme, host, path.rstrip(b"/"), mark, query)

@@ -42,18 +42,20 @@ def make_site(
     secure: bool = False,
     head_size: int = HEAD_SIZE,
     head_count: int = HEAD_COUNT,
+    root_path: str = "",
 ) -> Site:
     """
     A Site for ``app``, with every shortcut there is.
 
     ``max_body`` bytes are accepted as a body; a connection may be idle for ``idle_timeout`` seconds.
     ``table`` False sends hot routes through Klein too. ``access_log`` hears of each answered request.
-    ``secure`` is for a Site behind TLS, where HTTP/2 may be negotiated. ``head_size`` and ``head_count`` limit the bytes
-    and the lines of a request's head.
+    ``secure`` is for a Site behind TLS, where HTTP/2 may be negotiated. ``head_size`` and ``head_count`` limit the
+    bytes and the lines of a request's head. What is asked for under ``root_path`` is served as without it.
     """
     kind = SecureSite if secure else Site
     site = kind(app, clock, max_body, idle_timeout, app.table if table else {}, access_log)
     site.head_size, site.head_count = head_size, head_count
+    site.root_path = root_path.rstrip("/").encode()
     return site
 
 
@@ -73,6 +75,7 @@ class Site(server.Site):
 
     requestFactory = Request
     noisy = False
+    root_path = b""
     reactor: Any
 
     def __init__(

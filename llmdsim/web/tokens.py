@@ -49,7 +49,8 @@ def routes(app: App, rank: Rank) -> None:
         _generating(app, rank)
         _rendering(app, rank)
         _derendering(app, rank)
-    if not config.strict or config.tokens_only or config.dev_mode:
+    # With dev mode there is another way to abort at this path, as in vLLM.
+    if config.strict and config.tokens_only and not config.dev_mode:
         _aborting(app, rank, "/abort_requests")
     if not config.strict or config.enable_tokenizer_info_endpoint:
         _informing(app, rank)

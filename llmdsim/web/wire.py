@@ -156,6 +156,9 @@ class Request(StockRequest):
         if self._refused:
             self._part()
             return
+        root = self.site.root_path
+        if root and self.path.startswith(root + b"/"):
+            self.path = self.path[len(root) :]
         serve = self.site.table.get((self.method, self.path))
         if serve is None:
             super().process()
