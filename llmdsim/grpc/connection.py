@@ -99,6 +99,7 @@ class Connection(Protocol):
         except ProtocolError:
             self._hang_up()
             return
+        self._answer()  # first: what follows may rely on settings that are acknowledged here
         for event in events:
             hear = self._hear.get(type(event))
             if hear is not None:

@@ -19,6 +19,7 @@ from llmdsim.sim.request import Constraint, Prompt, Request, Tokens
 from llmdsim.sim.synthesis import Ranges, synthesize
 from llmdsim.sim.tools import Call, draw_calls
 
+SHORTEST_THOUGHT = 8  # tokens: whoever allows fewer sees reasoning alone
 DICTATED = re.compile(r"SAY<<(.*)>>", re.DOTALL)
 
 
@@ -95,15 +96,15 @@ class Author:
         return None  # grammars are not followed: plain text
 
     def _thought(self, said: Tokens, filler: bool, rng: Random) -> tuple[Tokens, Tokens]:
-        """Reasoning and answer: the configured share of filler, otherwise so much more text before the answer."""
-        length = int(len(said.ids) * self._config.reasoning_share)
-        if filler:
-            return Tokens(said.ids[:length], said.texts[:length]), Tokens(said.ids[length:], said.texts[length:])
-        return self._source.compose(length, rng), said
+        """Reasoning and answer: of filler the configured share is reasoning, other answers come whole after as much."""
+        share = self._config.reasoning_share
+        length = int(len(said.ids) * share)
+        thought = self._source.compose(max(length, SHORTEST_THOUGHT) if share else 0, rng)
+        return thought, Tokens(said.ids[length:], said.texts[length:]) if filler else said
 
     def _joined(self, thought: Tokens, said: Tokens) -> Tokens:
-        opened, closed = self._encoder.encode("<think>\n", False), self._encoder.encode("\n</think>\n\n", False)
-        parts = (opened, thought, closed, said)
+        # Templates of thinking models open the reasoning in the prompt, so that the model only closes it.
+        parts = (thought, self._encoder.encode("\n</think>\n\n", False), said)
         return Tokens([id for part in parts for id in part.ids], [text for part in parts for text in part.texts])
 
     def _fit(self, tokens: Tokens, limit: int, complete: bool = True) -> Draft:

@@ -17,6 +17,7 @@ from llmdsim.sim.schemas import CONSTRAINTS, Schema, modern, target
 JUDGED = frozenset(("oneOf", "not", "contains", "propertyNames", "unevaluatedProperties", "unevaluatedItems"))
 SCALARS = frozenset(("string", "integer", "number", "boolean", "null"))
 HIGHEST = 12
+LONGEST_TRAIL = 20
 _BUILT = frozenset(("type", "enum"))
 
 
@@ -26,33 +27,30 @@ class Document:
     def __init__(self, root: Any) -> None:
         self._root = root
         self.schema = modern(root)
+        self._trail: list[str] = []
         self._targets: dict[str, Schema | bool] = {}
         self._judged: dict[int, tuple[Schema, bool]] = {}  # the schema beside its answer keeps its id from being reused
         self._ending: dict[tuple[int, int], tuple[Schema, bool]] = {}
 
-    def flat(self, schema: Schema, trail: tuple[str, ...] = ()) -> Schema:
-        """A schema with references and ``allOf`` merged into it; raises Unsatisfiable."""
+    def flat(self, schema: Schema) -> Schema:
+        """A schema, asked about with ``needs_judge``, with references and ``allOf`` merged; raises Unsatisfiable."""
         if "$ref" not in schema and "allOf" not in schema:
             return schema
         own = {key: value for key, value in schema.items() if key not in ("$ref", "allOf")}
-        parts = [self._part(part, trail) for part in schema.get("allOf", ())]
-        if "$ref" in schema:
-            ref = schema["$ref"]
-            if ref in trail:
-                raise Unsatisfiable(f"{ref} refers to itself")
-            parts.insert(0, self._part(self._target(ref), (*trail, ref)))
-        return reduce(merge, parts, own)
+        named = [self._target(schema["$ref"])] if "$ref" in schema else []
+        return reduce(merge, map(self._part, [*named, *schema.get("allOf", ())]), own)
 
     def merged(self, flat: Schema, branch: Schema | bool) -> Schema:
         """A merged schema and one of its alternatives as one; raises Unsatisfiable."""
-        return merge(flat, self._part(branch, ()))
+        return merge(flat, self._part(branch))
 
-    def needs_judge(self, schema: Schema, trail: tuple[str, ...] = ()) -> bool:
-        """Whether a value that is built for a schema may still not fit."""
-        if trail:  # half an answer: what is in the trail is being looked at
-            return self._holds_judged(schema, trail)
+    def needs_judge(self, schema: Schema) -> bool:
+        """Whether a value that is built for a schema may still not fit; Unsatisfiable where it asks for itself."""
         if id(schema) not in self._judged:
-            self._judged[id(schema)] = schema, self._holds_judged(schema, trail)
+            parts = [isinstance(part, dict) and self.needs_judge(part) for part in _alongside(schema)]
+            if "$ref" in schema:
+                parts.append(self._named_needs_judge(schema["$ref"]))
+            self._judged[id(schema)] = schema, any(parts) or not JUDGED.isdisjoint(schema)
         return self._judged[id(schema)][1]
 
     def accepts(self, schema: Schema, value: Any) -> bool:
@@ -84,21 +82,20 @@ class Document:
             self._targets[ref] = target(self._root, ref)
         return self._targets[ref]
 
-    def _part(self, schema: Schema | bool, trail: tuple[str, ...]) -> Schema:
+    def _part(self, schema: Schema | bool) -> Schema:
         if schema is False:
             raise Unsatisfiable("nothing is allowed")
-        return {} if schema is True else self.flat(schema, trail)
+        return {} if schema is True else self.flat(schema)
 
-    def _holds_judged(self, schema: Schema, trail: tuple[str, ...]) -> bool:
-        if not JUDGED.isdisjoint(schema):
-            return True
-        if any(isinstance(part, dict) and self.needs_judge(part, trail) for part in _alongside(schema)):
-            return True
-        ref = schema.get("$ref")
-        if ref is None or ref in trail:
-            return False
-        named = self._target(ref)
-        return isinstance(named, dict) and self.needs_judge(named, (*trail, ref))
+    def _named_needs_judge(self, ref: str) -> bool:
+        if ref in self._trail or len(self._trail) > LONGEST_TRAIL:
+            raise Unsatisfiable(f"{ref} refers to itself" if ref in self._trail else "references lead too far")
+        self._trail.append(ref)
+        try:
+            named = self._target(ref)
+            return isinstance(named, dict) and self.needs_judge(named)
+        finally:
+            self._trail.pop()
 
     def _ends(self, schema: Schema | bool, depth: int) -> bool:
         """Whether some value takes at most ``depth`` levels of schemas."""
@@ -128,7 +125,9 @@ class Document:
 
 
 def _alongside(schema: Schema) -> list[Schema | bool]:
-    return [*schema.get("allOf", ()), *schema.get("anyOf", ())]
+    """The schemas that are asked of the same value."""
+    negated = [schema["not"]] if "not" in schema else []
+    return [*negated, *(part for key in ("allOf", "anyOf", "oneOf") for part in schema.get(key, ()))]
 
 
 def types_of(value: Any) -> frozenset[str]:

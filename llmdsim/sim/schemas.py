@@ -15,6 +15,7 @@ from llmdsim.faults import BAD_REQUEST, Fault
 
 Schema = dict[str, Any]
 TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
+DEEPEST = 100  # keywords and names on the way to a part of a schema
 
 Ready = Callable[[Any, str], Any]
 
@@ -34,6 +35,8 @@ def modern(schema: Any, place: str = "#") -> Schema | bool:
         return schema
     if not isinstance(schema, Mapping):
         raise refusal("a schema must be an object or a boolean", place)
+    if place.count("/") > DEEPEST:
+        raise refusal("the schema is nested too deeply", "#")
     ready = {}
     for key, value in schema.items():
         if value is not None or key not in _READY:

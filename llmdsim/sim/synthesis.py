@@ -25,7 +25,7 @@ from llmdsim.sim.texts import LONGEST, WORDS, draw_text
 Place = tuple[str | int, ...]
 
 ATTEMPTS = 20
-DEEP, DEEPEST = 5, 50  # levels of a value: from here on as little as possible; nothing
+DEEP, DEEPEST = 5, 30  # levels of a value: from here on as little as possible; nothing
 SOME, MOST = 300, 5000  # values in an answer, from where on as little as possible; steps in all
 LONG = 100  # elements, unless the schema or the flags ask for more
 JUDGING = 5  # steps that a validation counts for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmdsim.faults import BAD_REQUEST, INVALID_INPUT, NOT_FOUND, Fault
+from llmdsim.faults import INVALID_INPUT, NOT_FOUND, Fault
 from llmdsim.sim.lora import Adapters
 from llmdsim.sim.request import Model
 from llmdsim.test.support import adapters
@@ -63,7 +63,7 @@ class NameTests(SynchronousTestCase):
         text = "The lora adapter 'nope' cannot be found."
         self.assertEqual(self.refused(make().unload, "nope"), (NOT_FOUND, text, None))
         text = "'lora_name' needs to be provided to unload a LoRA adapter."
-        self.assertEqual(self.refused(make().unload, ""), (BAD_REQUEST, text, None))
+        self.assertEqual(self.refused(make().unload, ""), (INVALID_INPUT, text, None))
 
 
 class SlotTests(SynchronousTestCase):

@@ -173,6 +173,29 @@ class EndTests(PacingCase):
         self.assertEqual([ear.heard.count(f"{index} end") for index, ear in enumerate(ears)], [1, 1, 0, 1, 1])
 
 
+class FrozenTests(PacingCase):
+    def test_all_streams_go_on_where_they_stopped(self) -> None:
+        ear = self.ear()
+        speak(self.rank, a_plan(3), ear, due=0.25)
+        self.clock.advance(0.25)
+        self.rank.pacer.freeze()
+        self.clock.pump([1] * 4)
+        self.assertEqual((ear.heard, self.clock.getDelayedCalls()), (["0 0:1"], []))
+        self.rank.pacer.thaw()
+        self.clock.pump([0.0625] * 10)
+        self.assertEqual(ear.notes[1:], [(4.375, "0 1:2"), (4.5, "0 2:3"), (4.5, "0 end")])
+
+    def test_one_that_begins_meanwhile_is_late_by_no_more_than_it_has_waited(self) -> None:
+        self.rank.pacer.freeze()
+        self.clock.advance(60)
+        ear = self.ear()
+        speak(self.rank, a_plan(1), ear, due=60.25)
+        self.clock.advance(1)
+        self.rank.pacer.thaw()
+        self.clock.pump([0.25] * 8)
+        self.assertEqual(ear.heard, ["0 0:1", "0 end"])
+
+
 class MeasureTests(PacingCase):
     def value(self, name: str) -> float | None:
         return metric(self.rank, name)

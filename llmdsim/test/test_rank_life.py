@@ -68,7 +68,7 @@ class AbortTests(SynchronousTestCase):
 
     def test_one_that_speaks_ends_at_once_with_what_it_has_said(self) -> None:
         ear = Ear(self.clock)
-        done = serve(self.rank, request(9, id="cmpl-1"), ear)
+        done = serve(self.rank, request(9, id="cmpl-1", bare_id="1"), ear)
         self.clock.pump([0.25, 0.125])
         self.assertEqual(self.rank.abort(["other", "1"]), 1)
         self.successResultOf(done)

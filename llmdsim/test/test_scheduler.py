@@ -242,6 +242,35 @@ class QueueTests(SchedulerCase):
         self.assertEqual(self.order, ["a", "0", "b", "c"])
 
 
+class FitTests(SchedulerCase):
+    """Sequences that need more than a seat: KV blocks."""
+
+    def setUp(self) -> None:
+        self.start(3)
+        self.room = False
+        self.seat = self.taken()
+        self.large = self.scheduler.enter(None, 0, lambda: self.room)
+        self.enter("small")
+
+    def test_one_that_does_not_fit_holds_up_all_behind_it(self) -> None:
+        self.turn()
+        self.assertNoResult(self.large)
+        self.assertEqual((self.order, self.scheduler.running, self.scheduler.waiting), ([], 1, 2))
+
+    def test_it_goes_when_somebody_has_made_room(self) -> None:
+        self.room = True
+        self.scheduler.leave(self.seat)
+        self.turn()
+        self.successResultOf(self.large)
+        self.assertEqual(self.order, ["small"])
+
+    def test_when_it_gives_up_those_behind_it_go(self) -> None:
+        self.large.cancel()
+        self.failureResultOf(self.large, CancelledError)
+        self.turn()
+        self.assertEqual(self.order, ["small"])
+
+
 class AdapterTests(SchedulerCase):
     def test_one_whose_adapter_has_no_slot_is_passed_over(self) -> None:
         self.start(2)

@@ -15,12 +15,18 @@ from llmdsim.sim.scheduler import Scheduler, Seat
 from llmdsim.test.support import adapters
 
 NAMES = ("l1", "l2", "l3")
-QUEUE = 4
+QUEUE, BLOCKS = 4, 6
 
 PLACES = st.integers(0, 20)
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("enter"), st.sampled_from((None, *NAMES)), st.integers(-1, 1), st.booleans()),
+        st.tuples(
+            st.just("enter"),
+            st.sampled_from((None, *NAMES)),
+            st.integers(-1, 1),
+            st.sampled_from((1, 1, BLOCKS // 2, BLOCKS)),
+            st.booleans(),
+        ),
         st.tuples(st.just("leave"), PLACES),
         st.tuples(st.just("cancel"), PLACES),
         st.tuples(st.just("unload"), st.sampled_from(NAMES)),
@@ -32,10 +38,11 @@ STEPS = st.lists(
 
 @attrs.define(eq=False)
 class Guest:
-    """Somebody who asked for a seat; ``brief`` ones leave as soon as they have it."""
+    """Somebody who asked for a seat and needs some blocks; ``brief`` ones leave as soon as they have it."""
 
     adapter: str | None
     key: tuple[int, int]
+    blocks: int
     brief: bool
     asked: Deferred[Seat] | None = None
     seat: Seat | None = None
@@ -52,12 +59,12 @@ class House:
         self.waiting: list[Guest] = []
         self.arrivals = 0
 
-    def enter(self, adapter: str | None, priority: int, brief: bool) -> None:
+    def enter(self, adapter: str | None, priority: int, blocks: int, brief: bool) -> None:
         self.arrivals += 1
-        guest = Guest(adapter, (priority, self.arrivals), brief)
+        guest = Guest(adapter, (priority, self.arrivals), blocks, brief)
         free = self.seats - len(self.running)
         try:
-            guest.asked = self.scheduler.enter(adapter, priority)
+            guest.asked = self.scheduler.enter(adapter, priority, lambda: self.fits(guest))
         except Fault:
             assert len(self.waiting) >= QUEUE
             return
@@ -96,13 +103,17 @@ class House:
 
     def turn(self) -> None:
         self.clock.advance(0)
-        stuck = [guest for guest in self.waiting if self.could_run(guest)]
-        assert not stuck, stuck
+        admitted = [guest for guest in self.waiting if self.admits(guest.adapter)]
+        if admitted and len(self.running) < self.seats:
+            first = min(admitted, key=lambda guest: (guest.key[0], not self.adapters.holds(guest.adapter), guest.key))
+            assert not self.fits(first), first
 
-    def could_run(self, guest: Guest) -> bool:
+    def admits(self, adapter: str | None) -> bool:
         in_use = self.in_use()
-        fits = guest.adapter is None or guest.adapter in in_use or len(in_use) < self.slots
-        return len(self.running) < self.seats and fits
+        return adapter is None or adapter in in_use or len(in_use) < self.slots
+
+    def fits(self, guest: Guest) -> bool:
+        return sum(other.blocks for other in self.running) + guest.blocks <= BLOCKS
 
     def in_use(self) -> set[str]:
         return {guest.adapter for guest in self.running if guest.adapter is not None}
@@ -112,6 +123,7 @@ class House:
         assert self.scheduler.running == len(self.running) <= self.seats
         assert self.scheduler.waiting == len(self.waiting)
         assert len(in_use) <= self.slots
+        assert sum(guest.blocks for guest in self.running) <= BLOCKS
         numbers = [self.adapters.slot(name) for name in NAMES if self.adapters.slot(name) is not None]
         assert len(set(numbers)) == len(numbers), numbers
         assert set(numbers) <= set(range(1, self.slots + 1)), numbers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from random import Random
 
@@ -214,8 +213,7 @@ class SynthesisPropertyTests(SynchronousTestCase):
         except Fault as fault:
             self.assertNotIn("\n", fault.message)
             return
-        with contextlib.suppress(RecursionError):  # a schema that refers to itself on the spot is beyond the validator
-            Draft202012Validator(schema).validate(value)
+        Draft202012Validator(schema).validate(value)
 
     @PATIENT
     @given(st.dictionaries(st.sampled_from(["type", "items", "required", "enum", "minimum", "$ref", "anyOf"]), VALUES))
