@@ -58,11 +58,12 @@ SENTENCES = (
 
 
 class Presets:
-    """Random text: preset sentences up to a random length."""
+    """Random text: preset sentences up to a random length, of ``shortest`` tokens at least where the limit allows."""
 
     filler = True
 
-    def __init__(self, encode: Encode, sentences: Sequence[str] = SENTENCES) -> None:
+    def __init__(self, encode: Encode, sentences: Sequence[str] = SENTENCES, shortest: int = 1) -> None:
+        self._shortest = shortest
         self._sentences = [encode(text, False) for text in _spaced(sentences, encode)]
 
     def draft(self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, rng: Random) -> Draft:
@@ -70,7 +71,7 @@ class Presets:
         if request.ignore_eos:
             return Draft(self.compose(limit, rng), complete=False)
         length = draw_length(limit, request.max_tokens is not None, rng)
-        length = max(length, min(request.stops.min_tokens, limit))
+        length = max(length, min(max(request.stops.min_tokens, self._shortest), limit))
         return Draft(self.compose(length, rng), complete=length < limit)
 
     def compose(self, length: int, rng: Random) -> Tokens:

@@ -25,6 +25,9 @@ def as_chat(body: Mapping[str, Any]) -> dict[str, Any]:
         chat["tools"] = [_tool(tool) for tool in body["tools"]]
         chat["tool_choice"] = _choice(given(body, "tool_choice", {"type": "auto"}))
         chat["parallel_tool_calls"] = not given(body, "tool_choice", {}).get("disable_parallel_tool_use")
+    shape = given(given(body, "output_config", {}), "format", {}).get("schema")
+    if shape is not None:
+        chat["response_format"] = {"type": "json_schema", "json_schema": {"name": "output", "schema": shape}}
     if given(body, "thinking", {}).get("type") == "disabled":
         chat["chat_template_kwargs"] = {**given(body, "chat_template_kwargs", {}), "enable_thinking": False}
     return chat

@@ -11,18 +11,21 @@ from llmdsim.api import schema
 from llmdsim.api.forms import check_messages, check_parsers, check_tools, form
 from llmdsim.api.logprobs import prompt_logprobs
 from llmdsim.api.openai import OpenAIDialect, OpenAIWriter
-from llmdsim.api.parsing import ARGUMENTS, NAME, REASONING, Call, Piece, View, call_id, merged, parse
+from llmdsim.api.parsing import ARGUMENTS, NAME, REASONING, Call, Piece, Views, call_id, merged
 from llmdsim.api.parts import dumps, frame, usage
 from llmdsim.api.sampling import (
+    alternatives,
     check_cache_salt,
     check_logprobs,
     check_sampling,
     check_stream_options,
     given,
+    prompt_alternatives,
     refuse,
     request_fields,
 )
 from llmdsim.config import Config
+from llmdsim.sim.messages import plain_text
 from llmdsim.sim.plan import Plan
 from llmdsim.sim.request import Conversation, Model, Request
 
@@ -64,8 +67,8 @@ class Chat(OpenAIDialect):
             limit_name=limit_name,
             form=form(body, config),
             echo=given(body, "echo", False),
-            logprobs=given(body, "top_logprobs", 0) if body.get("logprobs") else None,
-            prompt_logprobs=0 if body.get("echo") else body.get("prompt_logprobs"),
+            logprobs=alternatives(given(body, "top_logprobs", 0)) if body.get("logprobs") else None,
+            prompt_logprobs=prompt_alternatives(body, given(body, "top_logprobs", 0)),
             **request_fields(body, config),
         )
 
@@ -99,22 +102,25 @@ class ChatWriter(OpenAIWriter):
 
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
-    created_cache_tokens = 0
 
     def __init__(self, dialect: Chat, request: Request, created: int) -> None:
-        self.views: dict[int, View] = {}
-        # A parser that is configured changes how the end looks, also where it has nothing to find.
-        self.parsed = request.form.marked or bool(dialect.config.reasoning_parser)
+        config = dialect.config
+        self.view = Views(request.form)
+        self.parsed = request.form.marked or bool(config.reasoning_parser)
+        # A parser that is configured leaves out what shows nothing, also where it has nothing to find.
+        self.silent = self.parsed or (config.enable_auto_tool_choice and bool(config.tool_call_parser))
         super().__init__(dialect, request, created)
 
     def varies(self) -> bool:
         """Whether chunks differ in more than their text."""
-        return self.parsed or super().varies()
+        return self.parsed or (self.silent and bool(self.request.stops.strings)) or super().varies()
 
     def opening(self, plan: Plan) -> bytes:
-        """The role chunk of every choice, sent together."""
-        choices = self.request.n * len(self.request.prompts)
-        return b"".join([frame(self._role_chunk(plan, index)) for index in range(choices)])
+        """The role chunk of every choice, sent together, then what they echo."""
+        choices = range(self.request.n * len(self.request.prompts))
+        roles = [self._role_chunk(plan, index) for index in choices]
+        echoes = [self._head(plan, index, {"content": text}) for index in choices if (text := self._echoed(index))]
+        return b"".join(map(frame, roles + echoes))
 
     def whole(self, plans: Sequence[Plan]) -> bytes:
         """The answer of a request that does not stream."""
@@ -126,29 +132,19 @@ class ChatWriter(OpenAIWriter):
         return dumps(answer | self.whole_ending(plans))
 
     def span_chunks(self, plan: Plan, start: int, stop: int) -> list[dict[str, Any]]:
-        """One chunk for each channel that the tokens show; hidden tokens have none, but the end always has one."""
-        if not self.parsed:
-            return super().span_chunks(plan, start, stop)
-        view = self.view(plan)
-        shown = self.request.form.show_reasoning
-        pieces = [piece for piece in merged(view.pieces[start:stop]) if shown or piece.channel != REASONING]
-        deltas = [_delta(piece, plan) for piece in pieces]
-        if self.is_last(plan, stop) and not deltas:
+        """
+        One chunk for each channel that the tokens show.
+
+        Hidden tokens have none, but the end always has one, and wanted token ids are never lost.
+        """
+        deltas = self._deltas(plan, start, stop)
+        if not deltas and (self.request.return_token_ids or self.is_last(plan, stop)):
             deltas = [{}]
         return [self._part(plan, start, stop, delta, delta is deltas[-1]) for delta in deltas]
 
     def chunk(self, plan: Plan, start: int, stop: int, shown: Any) -> dict[str, Any]:
         """The chunk of some tokens with their text."""
-        return self._part(plan, start, stop, {"content": shown}, True)
-
-    def view(self, plan: Plan) -> View:
-        """A plan as its parsers show it."""
-        view = self.views.get(plan.index)
-        if view is None or len(view.pieces) != len(plan.texts):
-            form = self.request.form
-            view = parse(plan.texts, thinking=form.thinking, tools=bool(form.tools) and form.choice != "none")
-            self.views[plan.index] = view
-        return view
+        return self._part(plan, start, stop, {} if self.silent and not shown else {"content": shown}, True)
 
     def finish(self, plan: Plan) -> str:
         """The finish reason: complete tool calls change it, unless the client named the tool."""
@@ -161,6 +157,19 @@ class ChatWriter(OpenAIWriter):
         if not self.config.reasoning_parser:
             return None
         return {"reasoning_tokens": sum(self.view(plan).thought[-1] for plan in plans)}
+
+    def created_cache_tokens(self, plan: Plan) -> int | None:
+        """The whole blocks of a prompt that were not cached."""
+        if not self.config.enable_prefix_caching:
+            return 0
+        return max(plan.prompt_tokens - plan.prompt_tokens % self.config.block_size - plan.cached_tokens, 0)
+
+    def _deltas(self, plan: Plan, start: int, stop: int) -> list[dict[str, Any]]:
+        if not self.parsed:
+            text = "".join(plan.texts[start:stop])
+            return [] if self.silent and not text else [{"content": text}]
+        pieces, shown = merged(self.view(plan).pieces[start:stop]), self.request.form.show_reasoning
+        return [_delta(piece, plan) for piece in pieces if shown or piece.channel != REASONING]
 
     def _part(self, plan: Plan, start: int, stop: int, delta: dict[str, Any], whole: bool) -> dict[str, Any]:
         """A chunk of some tokens; ``whole``: it is the last that they show, and carries what comes once for them."""
@@ -195,7 +204,7 @@ class ChatWriter(OpenAIWriter):
 
     def _message(self, plan: Plan) -> dict[str, Any]:
         message: dict[str, Any] = {
-            "role": self.config.response_role,
+            "role": self._role(plan.index),
             "content": None,
             "refusal": None,
             "annotations": None,
@@ -203,32 +212,44 @@ class ChatWriter(OpenAIWriter):
             "function_call": None,
         }
         if not self.parsed:
-            message["content"] = self._echoed() + "".join(plan.texts)
+            message["content"] = self._echoed(plan.index) + "".join(plan.texts)
             message["reasoning"] = None
             return message
         view, forced = self.view(plan), self.request.form.choice in ("required", "named")
-        message["content"] = "" if forced and view.content is None else view.content
+        message["content"] = view.content
+        if (view.content is None and forced) or self.request.echo:
+            message["content"] = self._echoed(plan.index) + (view.content or "")
         if view.calls:
             message["tool_calls"] = [_whole_call(plan, i, call) for i, call in enumerate(view.calls)]
         message["reasoning"] = view.reasoning if self.request.form.show_reasoning else None
         return message
 
-    def _echoed(self) -> str:
+    def _echoed(self, index: int) -> str:
         """What ``echo`` puts before an answer: the last message's text, where the answer continues it."""
-        prompt = self.request.prompts[0]
+        prompt = self.request.prompts[index // self.request.n]
         if not self.request.echo or not isinstance(prompt, Conversation):
             return ""
         last = prompt.messages[-1]
-        content = last.get("content")
-        return content if last.get("role") == self.config.response_role and isinstance(content, str) else ""
+        return plain_text(last) if last.get("role") == self._role(index) else ""
+
+    def _role(self, index: int) -> Any:
+        """Who answers: with no turn of its own the model continues the last one."""
+        prompt = self.request.prompts[index // self.request.n]
+        if not isinstance(prompt, Conversation) or prompt.generation_prompt:
+            return self.config.response_role
+        return prompt.messages[-1].get("role")
 
     def _role_chunk(self, plan: Plan, index: int) -> dict[str, Any]:
-        delta = {"role": self.config.response_role, "content": ""}
+        chunk = self._head(plan, index, {"role": self._role(index), "content": ""})
+        chunk["prompt_token_ids"] = plan.prompt.ids if self.request.return_token_ids else None
+        chunk["prompt_text"] = None
+        return chunk
+
+    def _head(self, plan: Plan, index: int, delta: dict[str, Any]) -> dict[str, Any]:
+        """A chunk that precedes all tokens."""
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
         chunk = self.envelope(self.chunk_object, [choice])
         self._count(chunk, plan, 0)
-        chunk["prompt_token_ids"] = plan.prompt.ids if self.request.return_token_ids else None
-        chunk["prompt_text"] = None
         return chunk
 
     def _count(self, chunk: dict[str, Any], plan: Plan, tokens: int) -> None:

@@ -15,11 +15,14 @@ from llmdsim.api.logprobs import prompt_logprobs
 from llmdsim.api.openai import OpenAIDialect, OpenAIWriter
 from llmdsim.api.parts import DONE, dumps, usage
 from llmdsim.api.sampling import (
+    alternatives,
     check_cache_salt,
     check_logprobs,
+    check_negative,
     check_sampling,
     check_stream_options,
     given,
+    prompt_alternatives,
     refuse,
     request_fields,
 )
@@ -42,6 +45,7 @@ class Completions(OpenAIDialect):
             raise bad_value("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
         if isinstance(body, dict):
             check_logprobs(body)
+            check_negative(body, "logprobs")
             check_cache_salt(body)
         return schema.check("CompletionRequest", body)
 
@@ -63,8 +67,8 @@ class Completions(OpenAIDialect):
             form=Form(constraint=constraint(body)),
             echo=echo,
             prompt_only=limit == 0,
-            logprobs=body.get("logprobs"),
-            prompt_logprobs=body.get("logprobs") if echo else body.get("prompt_logprobs"),
+            logprobs=alternatives(body.get("logprobs")),
+            prompt_logprobs=prompt_alternatives(body, body.get("logprobs")),
             **request_fields(body, self.config),
         )
 
@@ -77,7 +81,6 @@ class CompletionWriter(OpenAIWriter):
     """Chunks and completions of one text request."""
 
     whole_object = chunk_object = "text_completion"
-    created_cache_tokens = None
 
     def fault(self, fault: Fault) -> bytes:
         """An error in mid-stream; vLLM spells this one with blanks."""

@@ -6,12 +6,14 @@ Contradictions are refused in vLLM's words; what only a parser's flag allows is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmdsim.api.sampling import given, refuse
 from llmdsim.config import Config
 from llmdsim.faults import bad_value
+from llmdsim.sim.regexes import found
 from llmdsim.sim.request import Constraint, Form
 from llmdsim.sim.tools import Tool
 
@@ -139,7 +141,31 @@ def _response_format(wanted: Mapping[str, Any]) -> Constraint | None:
 
 
 def _checked(constraint: Constraint) -> Constraint:
-    kind = constraint.value.get("type") if isinstance(constraint.value, dict) else None
+    kind, value = constraint.kind, constraint.value
+    if kind == "json":
+        _check_schema(_schema(value) if isinstance(value, str) else value)
+    elif kind == "regex":
+        _check_pattern(value)
+    elif kind in ("choice", "grammar") and not value:
+        raise refuse(f"structured_outputs.{kind} cannot be an empty {'list' if kind == 'choice' else 'string'}")
+    return constraint
+
+
+def _check_schema(schema: Any) -> None:
+    kind = schema.get("type") if isinstance(schema, dict) else None
     if isinstance(kind, str) and kind not in TYPES:
         raise refuse(f"Grammar error: Invalid type: {kind}")
-    return constraint
+
+
+def _schema(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise refuse(str(error)) from None
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        found(pattern, "")
+    except ValueError as error:
+        raise refuse(f"Grammar error: {error}") from None

@@ -29,6 +29,7 @@ class Logprobs:
 
     def __init__(self, count: int, as_ids: bool) -> None:
         self._count, self._as_ids = count, as_ids
+        self._begins: dict[int, list[int]] = {}
 
     def chat(self, plan: Plan, start: int, stop: int) -> dict[str, Any]:
         """Tokens ``start`` to ``stop`` as chat shows them."""
@@ -38,20 +39,25 @@ class Logprobs:
         """Tokens ``start`` to ``stop`` as completions show them; ``offset``: characters shown before the answer."""
         tokens = [self._name(plan, i) for i in range(start, stop)]
         return {
-            "text_offset": [offset + at for at in _offsets(plan.tokens)[start:stop]],
+            "text_offset": [offset + at for at in self._begin(plan)[start:stop]],
             "token_logprobs": [value(i) for i in range(start, stop)],
             "tokens": tokens,
-            "top_logprobs": [self._ranked(name, start + i) for i, name in enumerate(tokens)],
+            "top_logprobs": [self._ranked(name, start + i, self._count) for i, name in enumerate(tokens)],
         }
 
     def echoed(self, prompt: Tokens) -> dict[str, Any]:
-        """The prompt's tokens as completions show them before the answer; the first has no probability."""
-        rest = range(1, len(prompt.texts))
+        """
+        The prompt's tokens as completions show them before the answer; the first has no probability.
+
+        A prompt's token is shown besides the likeliest ones, a generated token as one of them.
+        """
+        tokens = [f"token_id:{id}" for id in prompt.ids] if self._as_ids else list(prompt.texts)
+        rest = range(1, len(tokens))
         return {
             "text_offset": _offsets(prompt.texts),
             "token_logprobs": [None, *(value(i) for i in rest)],
-            "tokens": list(prompt.texts),
-            "top_logprobs": [None, *(self._ranked(prompt.texts[i], i) for i in rest)],
+            "tokens": tokens,
+            "top_logprobs": [None, *(self._ranked(tokens[i], i, self._count + 1) for i in rest)],
         }
 
     def _chat_entry(self, plan: Plan, i: int) -> dict[str, Any]:
@@ -63,9 +69,15 @@ class Logprobs:
     def _name(self, plan: Plan, i: int) -> str:
         return f"token_id:{plan.ids[i]}" if self._as_ids else plan.tokens[i]
 
-    def _ranked(self, name: str, position: int) -> dict[str, float]:
-        names = [name, *(alternative(name, j) for j in range(1, self._count))]
+    def _ranked(self, name: str, position: int, count: int) -> dict[str, float]:
+        names = [name, *(alternative(name, j) for j in range(1, count))]
         return {each: value(position, j) for j, each in enumerate(names)}
+
+    def _begin(self, plan: Plan) -> list[int]:
+        begins = self._begins.get(plan.index)
+        if begins is None:
+            begins = self._begins[plan.index] = _offsets(plan.tokens)
+        return begins
 
 
 def _offsets(texts: Sequence[str]) -> list[int]:

@@ -13,7 +13,7 @@ from llmdsim.api import schema
 from llmdsim.api.anthropic import as_chat
 from llmdsim.api.chat import Chat
 from llmdsim.api.dialect import error
-from llmdsim.api.parsing import ARGUMENTS, CONTENT, NAME, REASONING, Piece, View, call_id, parse
+from llmdsim.api.parsing import ARGUMENTS, CONTENT, NAME, REASONING, Piece, Views, call_id
 from llmdsim.api.parts import dumps, escaped
 from llmdsim.config import Config
 from llmdsim.faults import INVALID_BODY, Fault
@@ -70,7 +70,7 @@ class MessageWriter:
     def __init__(self, config: Config, request: Request) -> None:
         self._config, self._request = config, request
         self._parsed = request.form.marked or bool(config.reasoning_parser)
-        self._view: View | None = None
+        self._seen = Views(request.form)
         self._block = ""
         self._index = -1
         self._before = self._after = b""
@@ -137,12 +137,6 @@ class MessageWriter:
             arguments = json.loads(call.arguments)
             blocks.append({"type": "tool_use", "id": call_id(plan, number), "name": call.name, "input": arguments})
         return blocks
-
-    def _seen(self, plan: Plan) -> View:
-        if self._view is None or len(self._view.pieces) != len(plan.texts):
-            form = self._request.form
-            self._view = parse(plan.texts, thinking=form.thinking, tools=bool(form.tools) and form.choice != "none")
-        return self._view
 
     def _piece(self, piece: Piece, plan: Plan) -> bytes:
         if piece.channel == NAME:

@@ -35,7 +35,6 @@ class OpenAIWriter:
 
     whole_object: str
     chunk_object: str
-    created_cache_tokens: int | None
 
     def __init__(self, dialect: OpenAIDialect, request: Request, created: int) -> None:
         self.config, self.fingerprint = dialect.config, dialect.fingerprint
@@ -87,14 +86,19 @@ class OpenAIWriter:
         chunk = self.envelope(self.chunk_object, [])
         chunk["usage"] = usage_of(plans)
         if self.config.enable_prompt_tokens_details:
-            chunk["usage"]["prompt_tokens_details"] = self._cached(plans)
+            chunk["usage"]["prompt_tokens_details"] = _known(self._cached(plans[0]))
         details = self.completion_details(plans)
         if details is not None:
             chunk["usage"]["completion_tokens_details"] = details
         chunk["system_fingerprint"] = self.fingerprint
-        if self.config.enable_per_request_metrics:
-            chunk["metrics"] = {name: value for name, value in timings(plans[0]).items() if value is not None}
+        metrics = timings(plans[0]) if self.config.enable_per_request_metrics else None
+        if metrics is not None:
+            chunk["metrics"] = _known(metrics)
         return frame(chunk) + DONE
+
+    def created_cache_tokens(self, plan: Plan) -> int | None:
+        """How many tokens of a prompt its answer added to the cache, where this is told."""
+        return None
 
     def completion_details(self, plans: Sequence[Plan]) -> dict[str, Any] | None:
         """``completion_tokens_details`` of a whole request."""
@@ -117,7 +121,7 @@ class OpenAIWriter:
     def whole_envelope(self, plans: Sequence[Plan], choices: list[dict[str, Any]]) -> dict[str, Any]:
         """The fields that every whole answer begins with, usage included."""
         answer = self.envelope(self.whole_object, choices)
-        cached = self._cached(plans) | {"multimodal_tokens": None}
+        cached = self._cached(plans[-1]) | {"multimodal_tokens": None}
         answer["service_tier"] = None
         answer["system_fingerprint"] = self.fingerprint
         answer["usage"] = usage_of(plans) | {
@@ -141,12 +145,19 @@ class OpenAIWriter:
         chunk["kv_transfer_params"] = None
         return chunk
 
-    def _cached(self, plans: Sequence[Plan]) -> dict[str, Any]:
-        return {"cached_tokens": plans[0].cached_tokens, "created_cache_tokens": self.created_cache_tokens}
+    def _cached(self, plan: Plan) -> dict[str, Any]:
+        return {"cached_tokens": plan.cached_tokens, "created_cache_tokens": self.created_cache_tokens(plan)}
 
 
-def timings(plan: Plan) -> dict[str, Any]:
-    """The ``metrics`` of one request, in milliseconds."""
+def _known(fields: dict[str, Any]) -> dict[str, Any]:
+    """A stream's last words leave nulls out."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def timings(plan: Plan) -> dict[str, Any] | None:
+    """The ``metrics`` of one request, in milliseconds; None where nothing was generated."""
+    if not plan.ids:
+        return None
     generation, gaps = plan.last - plan.first, len(plan.ids) - 1
     total = plan.last - plan.scheduled
     return {

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from llmdsim.sim.plan import Plan
+from llmdsim.sim.request import Form
 
 THINK, THOUGHT = "<think>", "</think>"
 CALL, CALLED = "<tool_call>", "</tool_call>"
@@ -76,6 +77,21 @@ def parse(texts: Sequence[str], *, thinking: bool, tools: bool) -> View:
     pieces = _pieces(texts, regions, raw)
     shown = None if reasoning is None else raw[reasoning.start : reasoning.stop] or None
     return View(pieces, shown, _whole_content(raw, rest, spoken, calls), calls, _thought(pieces))
+
+
+class Views:
+    """What the plans of one request show, each read once, and again where an abort has cut it."""
+
+    def __init__(self, form: Form) -> None:
+        self._thinking, self._tools = form.thinking, bool(form.tools) and form.choice != "none"
+        self._views: dict[int, tuple[Sequence[str], View]] = {}
+
+    def __call__(self, plan: Plan) -> View:
+        texts, view = self._views.get(plan.index, (None, None))
+        if view is None or texts is not plan.texts:
+            view = parse(plan.texts, thinking=self._thinking, tools=self._tools)
+            self._views[plan.index] = plan.texts, view
+        return view
 
 
 def merged(shown: Sequence[Sequence[Piece]]) -> list[Piece]:
@@ -150,7 +166,7 @@ def _value(raw: str, at: int) -> tuple[Any, int]:
     """A JSON value and where it ends; where there is no complete one, None and ``at``."""
     try:
         return _JSON.raw_decode(raw, at)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, at
 
 

@@ -6,6 +6,7 @@ Frames are cut once a stream from a chunk that its dialect spells once; per toke
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -19,8 +20,15 @@ VLLM_VERSION = "0.33.0"
 DONE = b"data: [DONE]\n\n"
 KNOWN_TEXTS = 1 << 16  # token texts kept in their JSON form; beyond that the table starts anew
 
-dumps = orjson.dumps
 Chunk = Callable[[Plan, int, str], dict[str, Any]]  # the chunk of token i (-1: any but the last) with a text
+
+
+def dumps(value: Any) -> bytes:
+    """JSON without blanks; half a surrogate pair, which has no UTF-8 form, is shown as ``?``."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # also integers beyond 64 bits, and what is nested too deep for it
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
 class _Escaped(dict[str, bytes]):
@@ -66,7 +74,7 @@ class Frames:
         return b"".join([*head, frame(self._chunk(plan, last, plan.texts[last]))])
 
     def _open(self, plan: Plan) -> tuple[bytes, bytes]:
-        before, after = frame(self._chunk(plan, -1, _MARK)).split(_MARK_BYTES)
+        before, after = frame(self._chunk(plan, -1, _MARK)).rsplit(_MARK_BYTES, 1)
         self._cut[plan.index] = before, after
         return before, after
 
@@ -86,11 +94,6 @@ def spans(start: int, stop: int, size: int, interval: int) -> list[tuple[int, in
 def _last_span(size: int, interval: int) -> tuple[int, int]:
     """What the last chunk carries: the tokens since the last full interval."""
     return (0, 1) if size == 1 else (1 + (size - 2) // interval * interval, size)
-
-
-def is_last(plan: Plan, i: int) -> bool:
-    """Whether token ``i`` ends its sequence."""
-    return i == len(plan.texts) - 1
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:

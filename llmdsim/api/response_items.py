@@ -138,13 +138,13 @@ class OpenCall(OpenItem):
 
     def __init__(self, ask: Ask, number: int, plan: Plan, piece: Piece) -> None:
         super().__init__(item_id("fc", ask, number), number)
-        self.name, self._call = piece.text, piece.call
+        self.name = piece.text
         self._call_id = call_id(plan, piece.call)
         self.place = {"item_id": self.id, "output_index": number}
 
     def takes(self, piece: Piece) -> bool:
-        """The arguments of this call go here."""
-        return piece.channel == ARGUMENTS and piece.call == self._call
+        """Arguments go here: those of another call come after its name."""
+        return piece.channel == ARGUMENTS
 
     def opening(self) -> list[Event]:
         """The call by its name; arguments are no content part."""

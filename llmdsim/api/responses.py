@@ -69,6 +69,7 @@ class Responses:
         wanted = form(chat, config)
         return Ask(
             id=id if id.startswith(self.prefix) else self.prefix + id,
+            bare_id=id.removeprefix(self.prefix),
             model=model,
             prompts=(_conversation([*opening, *said], chat, config),),
             max_tokens=body.get("max_output_tokens"),

@@ -13,6 +13,7 @@ from llmdsim.config import Config
 from llmdsim.faults import BAD_REQUEST, Fault, bad_value
 from llmdsim.sim.request import Stops
 
+EVERY = 20  # alternatives that stand for a whole vocabulary
 GREEDY = 1e-5  # temperatures below this choose the likeliest token
 
 
@@ -35,10 +36,30 @@ def check_stream_options(body: object) -> None:
 
 def check_logprobs(body: Mapping[str, Any]) -> None:
     """Fields about log-probabilities must fit each other. Checked before types are, as in vLLM."""
-    if body.get("prompt_logprobs") is not None and body.get("stream"):
+    if body.get("prompt_logprobs") not in (None, 0) and body.get("stream"):
         raise bad_value("`prompt_logprobs` are not available when `stream=True`.", "prompt_logprobs")
+    check_negative(body, "prompt_logprobs", " or -1")
+    check_negative(body, "top_logprobs", " or -1")
     if body.get("top_logprobs") and not body.get("logprobs"):
         raise bad_value("when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
+
+
+def check_negative(body: Mapping[str, Any], name: str, every: str = "") -> None:
+    """A count of alternatives is none below zero; ``every`` says how the whole vocabulary is asked for, if it can."""
+    count = body.get(name)
+    if isinstance(count, int) and count < (-1 if every else 0):
+        raise bad_value(f"`{name}` must be a positive value{every}.", name, count)
+
+
+def alternatives(count: int | None) -> int | None:
+    """A checked count of alternatives; -1 means all."""
+    return EVERY if count == -1 else count
+
+
+def prompt_alternatives(body: Mapping[str, Any], said: int | None) -> int | None:
+    """The alternatives of a prompt's tokens: as many as of those ``said`` where the prompt is repeated."""
+    wanted = body.get("prompt_logprobs")
+    return alternatives(said if wanted is None and body.get("echo") else wanted)
 
 
 def check_cache_salt(body: Mapping[str, Any]) -> None:
@@ -147,6 +168,7 @@ def _check_logprob_counts(body: Mapping[str, Any], most: int) -> None:
     for name, count in wanted.items():
         if count is None or isinstance(count, bool) or most < 0:
             continue
+        count = most + 1 if count == -1 else count  # the whole vocabulary is more, whatever its size
         if count > most:
             kind = "sample" if name == "logprobs" else "prompt"
             raise bad_value(

@@ -125,7 +125,6 @@ class Chunks:
             self._said = stop = min(self._spoken, start + 1 + call.room // LONGEST)
             call.send(self._messages(self._plan.ids[start:stop]))
         if self._closing:
-            self._closing = False
             reply(call, _complete(self._plan, ()))
 
     def _messages(self, ids: Sequence[int]) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory, Protocol, ServerFactory, connectionDone
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -31,11 +31,11 @@ Connect = Callable[["Callable[[Connection], None]"], "Connection"]
 
 
 class GrpcFactory(ServerFactory):
-    """A port in clear text with both doors: HTTP/1 as a Site's channels speak it, and gRPC for the rank."""
+    """A port in clear text with both doors: HTTP/1 as a Site speaks it, and gRPC for the rank."""
 
     noisy = False
 
-    def __init__(self, site: Factory, rank: Rank) -> None:
+    def __init__(self, site: Any, rank: Rank) -> None:
         self._site = site
         self._connect, self._missing = _connector(rank)
         self._connections: set[Connection] = set()

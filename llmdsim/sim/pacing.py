@@ -38,8 +38,10 @@ class Pacer:
 
     def speak(self, plan: Plan, sink: Sink, first_due: float) -> Stream:
         """Speak a plan from ``first_due`` (clock seconds) on; what is due already is spoken before this returns."""
-        stream = Stream(self, plan, sink, first_due)
         now = self._clock.seconds()
+        if self._frozen is not None:
+            first_due -= now - self._frozen  # thaw() moves it by all of the time
+        stream = Stream(self, plan, sink, first_due)
         due = stream.step(now) if first_due <= now and self._frozen is None else first_due
         if due is not None:
             self._add(stream, due)
@@ -160,9 +162,13 @@ class Stream:
         self.pacer.drop(self)
         abort(self.plan, self.index)
         self.size = len(self.plan.texts)
-        self.sink.tokens(self.plan, self.index, self.size)
-        self.sink.end(self.plan)
-        self.done.callback(None)
+        try:
+            self.sink.tokens(self.plan, self.index, self.size)
+            self.sink.end(self.plan)
+        except Exception:
+            self.done.errback(Failure())
+        else:
+            self.done.callback(None)
 
     def _step(self, now: float) -> float | None:
         pacer = self.pacer

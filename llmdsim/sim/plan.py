@@ -50,7 +50,7 @@ class Plan:
 
     A text is empty where a token shows nothing (the end token, text held back for a stop string).
     ``finish`` is vLLM's finish reason, ``stop_reason`` the stop string or token id that ended it.
-    ``tokens`` are the texts of the tokens themselves, where the request wants log-probabilities.
+    ``limit`` is the most tokens that could have been generated. ``tokens`` are the texts of the tokens themselves, where the request wants log-probabilities.
     The times are clock seconds, set as they pass.
     """
 
@@ -62,6 +62,7 @@ class Plan:
     finish: str
     stop_reason: str | int | None = None
     tokens: Sequence[str] = ()
+    limit: int = 0
     cached_tokens: int = 0
     arrival: float = 0.0
     scheduled: float = 0.0
@@ -194,7 +195,7 @@ class Planner:
         rng = self._rng if request.seed is None else Random(f"{request.seed}:{index}")
         draft = self._author.draft(request, prompt, text, tokens, limit, rng)
         spoken = cut(draft.tokens, draft.complete, self._tokenizer.eos, request.stops)
-        return Plan(request, index, tokens, *spoken, self._own_texts(request, draft))
+        return Plan(request, index, tokens, *spoken, self._own_texts(request, draft), limit)
 
     def _own_texts(self, request: Request, draft: Draft) -> Sequence[str]:
         return () if request.logprobs is None else [*draft.tokens.texts, self._tokenizer.eos[1]]

@@ -113,7 +113,9 @@ class Rank:
             for plan in plans:
                 plan.arrival = arrival
             await self._serve(request, self._enter(plans), sink)
-            self.meters.parent_finished(request.n, max(len(plan.ids) for plan in plans))
+            for first in range(0, len(plans), request.n):  # vLLM counts a parent for each prompt
+                choices = plans[first : first + request.n]
+                self.meters.parent_finished(request.n, max(len(plan.ids) for plan in choices))
         finally:
             self.state.leave()
 
@@ -126,13 +128,14 @@ class Rank:
             for part in parts
             if wanted is None or wanted & {part.plan.request.id, part.plan.request.bare_id}
         ]
-        for part in found:
+        going = [part for part in found if part.stream is None or not part.stream.done.called]
+        for part in going:
             part.aborted = True
             if part.stream is None:
                 part.seat.cancel()
-            elif not part.stream.done.called:
+            else:
                 part.stream.cut()
-        return len(found)
+        return len(going)
 
     def reset_cache(self, running: bool = False) -> bool:
         """Forget the prefix cache; False where sequences use it, unless ``running``."""
@@ -255,7 +258,7 @@ class Rank:
             prompt_tokens=plan.prompt_tokens,
             cached_tokens=plan.cached_tokens,
             generated=len(plan.ids),
-            max_tokens=plan.request.max_tokens,
+            max_tokens=plan.limit,
             arrival=plan.arrival,
             queued=seat.queued,
             scheduled=seat.granted,

@@ -32,7 +32,7 @@ class Seat:
 class _Waiter:
     adapter: str | None
     queued: float
-    fits: Callable[[], bool]
+    reserve: Callable[[], bool]
     granted: Deferred[Seat] | None = None  # None: granted, or gone
 
 
@@ -69,16 +69,17 @@ class Scheduler:
         return self._pool.limit - self._pool.tokens
 
     def enter(
-        self, adapter: str | None = None, priority: int = 0, fits: Callable[[], bool] = always
+        self, adapter: str | None = None, priority: int = 0, reserve: Callable[[], bool] = always
     ) -> Deferred[Seat]:
         """
         Ask for a seat; the Deferred fires when the sequence may run, and cancelling it leaves the queue.
 
+        ``reserve`` takes what else the sequence needs, and says whether it could; after True the seat is granted.
         Raises Fault(RATE_LIMITED) at once when the queue is full. While freed seats await their turn a newcomer
         queues, so that nobody is overtaken; those seats then count as room in the queue.
         """
         now = self._clock.seconds()
-        if self._turn is None and self._pool.tokens and not self._short and self._adapters.admits(adapter) and fits():
+        if self._turn is None and self._pool.tokens and not self._short and self._adapters.admits(adapter) and reserve():
             return succeed(self._grant(adapter, now, now))
         if self.waiting >= self.queue_limit + (self._pool.tokens if self._turn else 0):
             raise Fault(
@@ -87,7 +88,10 @@ class Scheduler:
                 headers=(("Retry-After", "1"),),
             )
         self._short = self._short or (self._turn is None and self._pool.tokens > 0 and self._adapters.admits(adapter))
-        return self._wait(_Waiter(adapter, now, fits), priority)
+        granted = self._wait(_Waiter(adapter, now, reserve), priority)
+        if self._short:  # perhaps it goes before the one that does not fit
+            self._schedule()
+        return granted
 
     def leave(self, seat: Seat) -> None:
         """Give a seat back; the next in the queue gets it on the clock's next turn."""
@@ -157,7 +161,7 @@ class Scheduler:
         heads = [queue for queue in map(self._alive, list(self._queues)) if queue]
         ready = [queue for queue in heads if self._adapters.admits(queue[0][2].adapter)]
         first = min(ready, key=self._rank, default=None)
-        self._short = first is not None and not first[0][2].fits()
+        self._short = first is not None and not first[0][2].reserve()
         return None if self._short else first
 
     def _rank(self, queue: _Queue) -> tuple[int, bool, int]:

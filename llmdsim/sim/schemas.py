@@ -86,11 +86,24 @@ def _rewritten(schema: Schema) -> Schema:
         conditions.append(_dependent(name, more))
     for name, names in schema.pop("dependentRequired", {}).items():
         conditions.append(_dependent(name, {"required": names}))
+    if _excludes_types(schema.get("not")):
+        conditions.append({"type": _others(schema.pop("not")["type"])})
     if len(conditions) == 1 and "enum" in conditions[0] and "enum" not in schema:
         schema.update(conditions[0])
     elif conditions:
         schema["allOf"] = [*schema.get("allOf", ()), *conditions]
     return schema
+
+
+def _excludes_types(negated: Any) -> bool:
+    """Whether a negated schema asks for nothing but types whose complement is types again."""
+    if not isinstance(negated, dict) or negated.keys() != {"type"}:
+        return False
+    return "number" in negated["type"] or "integer" not in negated["type"]
+
+
+def _others(excluded: str | list[str]) -> list[str]:
+    return [name for name in TYPES if name not in excluded and (name != "integer" or "number" not in excluded)]
 
 
 def _older(schema: Schema) -> None:

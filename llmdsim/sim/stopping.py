@@ -33,7 +33,7 @@ def cut(tokens: Tokens, complete: bool, eos: tuple[int, str], stops: Stops) -> C
         texts.append("")
     if not stops.strings and not stops.ids:
         return Cut(texts, ids, finish, None)
-    by_id = _id_place(ids, stops)
+    by_id = _id_place(ids[:-1] if complete else ids, stops)
     if by_id is not None:
         return _stop_at_id(texts, ids, by_id, stops)
     return _hold_back(texts, ids, finish, stops)

@@ -112,7 +112,7 @@ class _Drawing:
     def _judged(self, schema: Schema, place: Place) -> Any:
         reason, size, fresh = Unsatisfiable("no value was found that fits"), self._size, self._fresh
         for attempt in range(ATTEMPTS):
-            self._size, self._fresh = size, fresh or attempt >= ATTEMPTS // 2
+            self._size, self._fresh = size, fresh or attempt >= ATTEMPTS // 4
             try:
                 self._step(place, JUDGING)
                 value = self._picked(self._document.flat(schema), place)

@@ -61,6 +61,12 @@ class Heard:
         return found
 
 
+class Wire(StringTransport):
+    """A transport in memory whose protocol may change, as a real one's may."""
+
+    protocol: Any
+
+
 class Caller:
     """
     A client in memory of a protocol that speaks gRPC.
@@ -70,7 +76,7 @@ class Caller:
     """
 
     def __init__(self, protocol: Any, window: int = PATIENT, shared: int = PATIENT, frame: int = 1 << 14) -> None:
-        self.transport: Any = StringTransport()
+        self.transport = Wire()
         self.transport.protocol = protocol
         protocol.makeConnection(self.transport)
         self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
@@ -149,7 +155,8 @@ class Caller:
             return
         call = self._calls[event.stream_id]
         if isinstance(event, ResponseReceived | TrailersReceived):
-            call.head.update(event.headers)
+            headers: Any = event.headers
+            call.head.update(headers)
         elif isinstance(event, DataReceived):
             call.data += event.data
             call.frames.append(event.flow_controlled_length)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,16 +26,25 @@ class House:
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
+        self.calls: list[weakref.ref[Any]] = []
         self.line = Line(
             {
-                "/echo": one(Text, self.echo),
-                "/wait": one(Text, self.wait),
+                "/echo": self.noted(one(Text, self.echo)),
+                "/wait": self.noted(one(Text, self.wait)),
                 "/fail": one(Text, self.fail),
                 "/each": each(Text, lambda asked: Text(service=asked.service.upper())),
             },
             LIMIT,
         )
         self.caller = Caller(self.line.connection)
+
+    def noted(self, method: Any) -> Any:
+        def begin(call: Any) -> Any:
+            listener = method(call)
+            self.calls.append(weakref.ref(listener))
+            return listener
+
+        return begin
 
     async def echo(self, call: Any, asked: Any) -> None:
         self.seen.append(len(asked.service))
@@ -131,8 +142,8 @@ class RefusalTests(SynchronousTestCase):
 
     def test_a_question_is_one_whole_message(self) -> None:
         whole = framed(Text(service="hi"))
-        wrong = (), (whole, whole), (whole[:-1],), (framed(Text(service="h"))[:-2] + b"\xff\xff",)
-        self.assertEqual([self.refused(*messages) for messages in wrong], [status.INTERNAL] * 4)
+        wrong = (), (whole, whole), (whole, whole[:-1]), (whole[:-1],), (whole[:-2] + b"\xff\xff",)
+        self.assertEqual([self.refused(*messages) for messages in wrong], [status.INTERNAL] * 5)
         self.assertEqual(self.house.seen, [])
 
 
@@ -186,6 +197,12 @@ class CancelTests(SynchronousTestCase):
         self.wait("1H")
         self.caller.leave()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_call_that_is_over_is_forgotten(self) -> None:
+        self.house.ask("/echo", Text())
+        self.caller.cancel(self.wait())
+        gc.collect()
+        self.assertEqual([call() for call in self.house.calls], [None, None])
 
     def test_a_deadline_that_cannot_be_read_is_refused(self) -> None:
         for timeout in "1", "S", "-1S", "1s", "123456789S":

@@ -20,8 +20,7 @@ try:
 except ImportError:
     skip = "needs the extra grpc"
 
-SIZE = 100
-"""Bytes of a part of an answer."""
+SIZE = 100  # bytes of a part of an answer
 
 
 class Speaker:

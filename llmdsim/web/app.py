@@ -156,7 +156,8 @@ class App(Klein):
             if not isinstance(error, (CancelledError, Fault, Refused)):
                 log.failure("{url} failed after its client had left", Failure(error), url=url)
         elif http.startedWriting:
-            log.failure("{url} failed in the middle of its answer", Failure(error), url=url)
+            if not isinstance(error, Fault):  # one that is told by breaking off
+                log.failure("{url} failed in the middle of its answer", Failure(error), url=url)
             if not http.finished:
                 hang_up(http)
                 self._count(http, url, began, size, 0)

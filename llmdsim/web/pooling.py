@@ -24,8 +24,8 @@ from llmdsim.sim.request import Prompt
 from llmdsim.sim.vectors import cosine, embedding, pooler
 from llmdsim.web.answer import Answer
 from llmdsim.web.generation import pod_headers
-from llmdsim.web.wire import header
 from llmdsim.web.site import App
+from llmdsim.web.wire import header
 
 Ids = Sequence[int]
 Endpoint = Callable[[IRequest], Coroutine[Any, Any, Answer]]

@@ -27,9 +27,9 @@ from llmdsim.sim.rank import Rank
 from llmdsim.sim.request import Request
 from llmdsim.web.answer import Answer
 from llmdsim.web.app import App
-from llmdsim.web.generation import EventStream, Generation
-from llmdsim.web.generation import _Ear as Ear
+from llmdsim.web.generation import Generation
 from llmdsim.web.response_store import Background, Kept, Store
+from llmdsim.web.sinks import Ear, EventStream
 from llmdsim.web.wire import header
 
 log = Logger()
@@ -141,25 +141,16 @@ class ResponsesDoor(Generation):
         return None
 
     async def _in_foreground(self, http: IRequest, ask: Ask, writer: ResponseWriter, size: int) -> Answer | None:
-        ear = self._ear(http, ask, writer)
-        try:
-            await self._rank.serve(ask, ear)
-        except CancelledError:
-            raise
-        except Fault as fault:
-            ear.fail(fault)
-        except Exception:
-            log.failure("request {id} failed", id=ask.id)
-            ear.fail(Fault(INTERNAL, "Internal server error"))
-        answer = ear.answer()
+        answer = await self.speak(http, ask, self.ear(http, ask, writer))
         if self._dialect.stores and given(ask.body, "store", True) and writer.told is not None:
             self.store.put(ask.id, Kept(ask.messages, size, writer.told))
         return answer
 
-    def _ear(self, http: IRequest, request: Request, writer: Writer) -> Ear:
+    def ear(self, http: IRequest, request: Request, writer: Writer) -> Ear:
+        """The sink for one request."""
         if request.stream:
             return ResponseStream(http, writer, self._headers, 1)
-        return super()._ear(http, request, writer)
+        return super().ear(http, request, writer)
 
     async def _in_background(self, http: IRequest, ask: Ask, writer: ResponseWriter, size: int) -> Answer | None:
         prompt = await self._rank.planner.read(ask.prompts[0])
