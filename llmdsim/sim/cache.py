@@ -145,7 +145,7 @@ class Cache:
         ticket.era, ticket.blocks = self._era, self._found(ticket)
         for block in ticket.blocks:
             self._pin(block)
-        cached = ticket.held = ticket.full = len(ticket.blocks)
+        cached = ticket.held = len(ticket.blocks)
         self._promised += ticket.need - cached
         self._extend(ticket, self._count(len(ticket.ids)) - cached)
         self._fill(ticket, ticket.keys[cached:], ticket.ids[cached * self._size : len(ticket.keys) * self._size])
@@ -281,7 +281,7 @@ class Cache:
             ticket.blocks.append(block)
             if self._cached.setdefault(key, block) is not block:
                 self._twins.setdefault(key, OrderedDict())[block] = None
-        shown = ticket.extras.shown_all(first, len(keys), self._size)
+        shown = ticket.extras.shown(self._size, first, len(keys))
         name = None if adapter is None else adapter[0]
         self._note(Stored(keys, parent, ids, self._size, name, ticket.adapter_id, shown))
 

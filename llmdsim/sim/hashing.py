@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from importlib import import_module
-from itertools import count, repeat
+from itertools import count, islice, repeat
 from struct import Struct
 from typing import Any
 
@@ -47,19 +47,27 @@ class Extras:
         """Whether there is nothing besides the tokens."""
         return self.adapter is None and not self.salt and not self.media
 
-    def tags(self, start: int, stop: int) -> tuple[Tag, ...]:
-        """The extra keys of the block of these tokens, in vLLM's order: adapter, media that overlap it, salt."""
-        adapter = () if self.adapter is None else (("lora", *self.adapter),)
-        media = tuple(
-            ("mm", identifier, offset - start)
-            for identifier, offset, length in self.media
-            if offset < stop and start < offset + length
-        )
-        return (*adapter, *media, ("cache_salt", self.salt)) if self.salt and not start else (*adapter, *media)
+    def blocks(self, size: int, first: int) -> Iterator[tuple[Tag, ...]]:
+        """What enters the keys of the sequence's blocks, from block number ``first`` on, without end."""
+        if self.plain:
+            return repeat(())
+        return (self._block(number * size, number * size + size) for number in count(first))
 
-    def shown(self, start: int, stop: int) -> list[Any] | None:
-        """The same as KV events tell it: name, [identifier, offset] and salt; None where there is nothing."""
-        return [list(tag[1:]) if tag[0] == "mm" else tag[1] for tag in self.tags(start, stop)] or None
+    def shown(self, size: int, first: int, blocks: int) -> list[list[Any] | None]:
+        """The same of so many blocks, as KV events tell it: name, [identifier, offset], salt; or None."""
+        if self.plain:
+            return [None] * blocks
+        return [list(map(_shown, tags)) or None for tags in islice(self.blocks(size, first), blocks)]
+
+    def _block(self, start: int, stop: int) -> tuple[Tag, ...]:
+        """Tags in vLLM's order: the adapter, media that overlap the block of these tokens, the salt in the first."""
+        tags: list[Tag] = [] if self.adapter is None else [("lora", *self.adapter)]
+        for identifier, offset, length in self.media:
+            if offset < stop and start < offset + length:
+                tags.append(("mm", identifier, offset - start))
+        if self.salt and not start:
+            tags.append(("cache_salt", self.salt))
+        return tuple(tags)
 
 
 class Hasher:
@@ -88,7 +96,7 @@ class Hasher:
         encode, digest, found = self._encode, self._digest, []
         key = self.root if parent is None else parent
         starts = range(0, len(ids) - block_size + 1, block_size)
-        for start, tags in zip(starts, _tags(extras, block_size, first), strict=False):
+        for start, tags in zip(starts, extras.blocks(block_size, first), strict=False):
             key = digest(encode(key, ids[start : start + block_size], tags))
             found.append(key)
         return found
@@ -99,10 +107,8 @@ def number(digest: bytes) -> int:
     return int.from_bytes(digest[-8:], "big")
 
 
-def _tags(extras: Extras, size: int, first: int) -> Iterator[tuple[Tag, ...]]:
-    if extras.plain:
-        return repeat(())
-    return (extras.tags(number * size, number * size + size) for number in count(first))
+def _shown(tag: Tag) -> Any:
+    return list(tag[1:]) if tag[0] == "mm" else tag[1]
 
 
 def _digest(algorithm: str) -> Callable[[bytes], bytes]:

@@ -222,7 +222,8 @@ class Narrow:
 
     def send(self, data: bytes) -> None:
         self.said += data
-        self.blocked = len(data) > self.room
+        self.room -= len(data)
+        self.blocked = self.room < 0
 
 
 class RoomTests(SynchronousTestCase):
