@@ -1,8 +1,9 @@
 """
 The KV cache: blocks that are hashed, pinned, evicted and counted, never filled.
 
-They are physical blocks, as vLLM's: several may hold the same tokens, each announced and evicted for itself. A sequence
-starts only when all blocks it may ever need can be promised, so that none is preempted. Events go to whoever sends them.
+They are physical blocks, as vLLM's: several may hold the same tokens, each announced and evicted for itself. A
+sequence starts only when all blocks it may ever need can be promised, so that none is preempted. Sending the events is
+the business of whoever hears of them.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ class Cache:
         if need > self._usable:
             raise Fault(
                 BAD_REQUEST,
-                f"The KV cache is too small for this request: {len(ids)} prompt tokens and up to {length} output tokens "
-                f"need {need} blocks of {self._size} tokens, but there are only {self._usable}.",
+                f"The KV cache is too small for this request: {len(ids)} prompt tokens and up to {length} output "
+                f"tokens need {need} blocks of {self._size} tokens, but there are only {self._usable}.",
             )
         keys = self._hasher.keys(ids, self._size, extras) if self._hashing else []
         # vLLM computes the last token of every prompt, for there is nothing to sample from otherwise.

@@ -14,17 +14,15 @@ from hashlib import sha256
 from importlib import import_module
 from itertools import count, islice, repeat
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
 ALGORITHMS = ("sha256_cbor", "sha256", "xxhash_cbor", "xxhash")
 UNSEEDED = "vllm-none-hash"  # what vLLM hashes for the parent of first blocks, where no seed is set
-KNOWN_CODES = 1 << 18  # encoded integers kept: all of a large vocabulary
 
 Tag = tuple[Any, ...]  # ("lora", name, path), ("mm", identifier, offset in the block), ("cache_salt", salt)
-_FIVE, _NINE = Struct(">BI"), Struct(">BQ")
-_HEADS = ((1 << 8, 24, Struct(">BB")), (1 << 16, 25, Struct(">BH")), (1 << 32, 26, _FIVE))
+_TWO, _THREE, _FIVE, _NINE = (Struct(format).pack for format in (">BB", ">BH", ">BI", ">BQ"))  # bytes with a head
 _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY = 0, 1, 2, 3, 4  # CBOR's major types
 _NULL = b"\xf6"
 _TRIPLE = b"\x83"
@@ -81,8 +79,8 @@ class Hasher:
         if algorithm not in ALGORITHMS:
             raise ValueError(f"unknown hash algorithm {algorithm!r}: it is one of {', '.join(ALGORITHMS)}")
         self._digest = _digest(algorithm)
-        self._encode, start = (_cbor, _text) if algorithm.endswith("_cbor") else (_pickle, _dumps)
-        self.root = self._digest(start(seed or UNSEEDED))
+        self._encoding = _CBOR if algorithm.endswith("_cbor") else _PICKLE
+        self._root = self._digest(self._encoding.seed(seed or UNSEEDED))
 
     def keys(
         self, ids: Sequence[int], block_size: int, extras: Extras, parent: bytes | None = None, first: int = 0
@@ -93,11 +91,12 @@ class Hasher:
         To go on where an earlier call ended, give the last digest as ``parent``, and ``first``, the number in the
         sequence of the block that ``ids`` begin with.
         """
-        encode, digest, found = self._encode, self._digest, []
-        key = self.root if parent is None else parent
+        digest, encode, found = self._digest, self._encoding.block, []
+        key = self._root if parent is None else parent
+        items = self._encoding.items(ids)
         starts = range(0, len(ids) - block_size + 1, block_size)
         for start, tags in zip(starts, extras.blocks(block_size, first), strict=False):
-            key = digest(encode(key, ids[start : start + block_size], tags))
+            key = digest(encode(key, items[start : start + block_size], tags))
             found.append(key)
         return found
 
@@ -121,17 +120,33 @@ def _digest(algorithm: str) -> Callable[[bytes], bytes]:
     return digest
 
 
+class _Encoding(NamedTuple):
+    """How a seed and a block become bytes; ``items`` makes a prompt's ids ready for ``block``, all at once."""
+
+    seed: Callable[[str], bytes]
+    items: Callable[[Sequence[int]], Sequence[Any]]
+    block: Callable[[bytes, Sequence[Any], tuple[Tag, ...]], bytes]
+
+
 def _dumps(value: object) -> bytes:
     return pickle.dumps(value, 5)  # vLLM takes the highest protocol: 5 on every Python so far
 
 
 def _pickle(parent: bytes, ids: Sequence[int], tags: tuple[Tag, ...]) -> bytes:
-    return _dumps((parent, tuple(ids), tags or None))
+    return _dumps((parent, ids, tags or None))
 
 
-def _cbor(parent: bytes, ids: Sequence[int], tags: tuple[Tag, ...]) -> bytes:
-    opening = _TRIPLE, _short_head(_BYTES, len(parent)), parent, _short_head(_ARRAY, len(ids))
-    return b"".join((*opening, *map(_CODES.__getitem__, ids), _cbor_tags(tags) if tags else _NULL))
+def _codes(ids: Sequence[int]) -> list[bytes]:
+    """Each id in CBOR; the two commonest lengths are packed right here, a table of them would cost cache misses."""
+    return [
+        _THREE(25, id) if 0xFF < id < 1 << 16 else _FIVE(26, id) if 0xFFFF < id < 1 << 32 else _integer(id)
+        for id in ids
+    ]
+
+
+def _cbor(parent: bytes, codes: Sequence[bytes], tags: tuple[Tag, ...]) -> bytes:
+    opening = _TRIPLE, _head(_BYTES, len(parent)), parent, _head(_ARRAY, len(codes))
+    return b"".join((*opening, *codes, _cbor_tags(tags) if tags else _NULL))
 
 
 @lru_cache(maxsize=256)
@@ -153,27 +168,19 @@ def _integer(value: int) -> bytes:
     return _head(_UNSIGNED, value) if value >= 0 else _head(_NEGATIVE, -1 - value)
 
 
+@lru_cache(maxsize=512)
 def _head(major: int, value: int) -> bytes:
     """A CBOR item's first bytes, in their shortest form."""
     if value < 24:
         return bytes((major << 5 | value,))
-    for limit, code, struct in _HEADS:
-        if value < limit:
-            return struct.pack(major << 5 | code, value)
-    return _NINE.pack(major << 5 | 27, value)
+    if value < 1 << 8:
+        return _TWO(major << 5 | 24, value)
+    if value < 1 << 16:
+        return _THREE(major << 5 | 25, value)
+    if value < 1 << 32:
+        return _FIVE(major << 5 | 26, value)
+    return _NINE(major << 5 | 27, value)
 
 
-_short_head = lru_cache(maxsize=64)(_head)
-
-
-class _Codes(dict[int, bytes]):
-    """Integers in CBOR, each encoded when first wanted; full, it starts anew."""
-
-    def __missing__(self, value: int) -> bytes:
-        if len(self) >= KNOWN_CODES:
-            self.clear()
-        code = self[value] = _FIVE.pack(26, value) if 0xFFFF < value < 1 << 32 else _integer(value)
-        return code
-
-
-_CODES = _Codes()
+_CBOR = _Encoding(_text, _codes, _cbor)
+_PICKLE = _Encoding(_dumps, tuple, _pickle)

@@ -25,6 +25,7 @@ class Adapters:
         self.known = {adapter.name: adapter for adapter in adapters}
         self.slots = slots
         self._base = Model(self.served[0])
+        self._numbers = {name: number for number, name in enumerate(self.known, 1)}
         self._slot: dict[str, int] = {}
         self._users: dict[str, int] = {}
 
@@ -49,6 +50,7 @@ class Adapters:
                 "If you want to load the adapter in place, set 'load_inplace' to True.",
             )
         self.known[name] = Adapter(name, path)
+        self._numbers[name] = self._numbers.get(name) or max(self._numbers.values(), default=0) + 1
 
     def unload(self, name: str) -> None:
         """Forget an adapter; sequences that run with it finish, and then its slot is free."""
@@ -91,8 +93,12 @@ class Adapters:
             self._slot.pop(name, None)
 
     def slot(self, name: str) -> int | None:
-        """The slot that an adapter holds, from 1 (the ``lora_id`` of KV events)."""
+        """The slot that an adapter holds, from 1."""
         return self._slot.get(name)
+
+    def number(self, name: str | None) -> int | None:
+        """The number of an adapter that is or was known, from 1: the ``lora_id`` of KV events."""
+        return None if name is None else self._numbers.get(name)
 
     def _free_slot(self) -> int:
         if len(self._slot) >= self.slots:

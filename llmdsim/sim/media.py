@@ -56,6 +56,13 @@ def features(found: Sequence[Medium], tokens: int, payload: bool = True) -> dict
     return shown
 
 
+def spans(found: Sequence[Medium], tokens: int) -> list[tuple[str, int, int]]:
+    """Identifier, offset and length in tokens of each media part of a prompt of so many tokens."""
+    span = max(tokens // len(found), 1) if found else 0
+    places = (_place(i * span, span, tokens) for i in range(len(found)))
+    return [(name, place["offset"], place["length"]) for name, place in zip(_hashes(found), places, strict=True)]
+
+
 def _hashes(found: Sequence[Medium]) -> Iterator[str]:
     counts = dict.fromkeys(PREFIXES, 0)
     for medium in found:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from llmdsim.config import Config
 from llmdsim.sim import series
 from llmdsim.sim.meter import Counter, Family, Gauge, Histogram, Page
 from llmdsim.sim.series import OWN, TABLE, Row, one_two_five
@@ -271,3 +272,23 @@ def cache_info(
         "num_gpu_blocks_override": str(num_gpu_blocks),
         "prefix_caching_hash_algo": prefix_caching_hash_algo,
     }
+
+
+def meters(config: Config, load: Callable[[], Load], wall: Callable[[], float]) -> Meters:
+    """The meters of one rank's configuration; a strict server shows adapters only where it serves them."""
+    shows_adapters = config.enable_lora or bool(config.lora_modules) or not config.strict
+    return Meters(
+        model_name=config.display_name,
+        engine=max(config.data_parallel_rank, 0),
+        max_model_len=config.max_model_len,
+        cache_info=cache_info(
+            block_size=config.block_size,
+            num_gpu_blocks=config.kv_cache_size,
+            max_model_len=config.max_model_len,
+            prefix_caching_hash_algo=config.prefix_caching_hash_algo,
+        ),
+        max_loras=config.max_loras if shows_adapters else None,
+        deprecated=not config.strict,
+        load=load,
+        wall=wall,
+    )

@@ -23,9 +23,16 @@ BURST = 512  # tokens that one stream may speak in a turn, so that zero latency 
 
 
 class Pacer:
-    """The clock of one rank's streams. ``gap`` draws the seconds to the next token, and may be replaced at any time."""
+    """
+    The clock of one rank's streams.
 
-    def __init__(self, clock: IReactorTime, gap: Callable[[], float], meters: Meters) -> None:
+    ``gap`` draws the seconds to the next token, and may be replaced at any time. ``grow`` is told when a plan has
+    spoken as many tokens as its ``boundary`` says.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, gap: Callable[[], float], meters: Meters, grow: Callable[[Plan, int], None]
+    ) -> None:
         self._clock = clock
         self._heap: list[list[Any]] = []  # [deadline, number, stream or None]; None: dropped
         self._numbers = 0
@@ -33,6 +40,7 @@ class Pacer:
         self._speaking = False
         self._frozen: float | None = None  # since when
         self.gap = gap
+        self.grow = grow
         self.meters = meters
         self.turn_tokens = 0
 
@@ -184,6 +192,8 @@ class Stream:
                 break
         self._measure(now, start, index - start)
         self.index, self.due = index, due
+        if index >= self.plan.boundary:
+            pacer.grow(self.plan, index)
         self.sink.tokens(self.plan, start, index)
         if index < self.size:
             return max(due, limit + SLACK)  # what a burst left over waits for the reactor's next turn

@@ -16,9 +16,11 @@ from twisted.internet.defer import Deferred
 from llmdsim.config import Config
 from llmdsim.faults import BAD_REQUEST, Fault, bad_value
 from llmdsim.sim.author import Author, Draft, Source
+from llmdsim.sim.cache import Ticket
 from llmdsim.sim.request import Conversation, Prompt, Request, Tokens
 from llmdsim.sim.stopping import cut
 
+NEVER = 1 << 62  # tokens
 RENDERED = {"self", "messages", "tools", "generation_prompt"}  # what a template is given besides its own arguments
 Offload = Callable[..., "Deferred[Any]"]  # runs a function in a thread: offload(function, *arguments)
 
@@ -50,7 +52,9 @@ class Plan:
 
     A text is empty where a token shows nothing (the end token, text held back for a stop string).
     ``finish`` is vLLM's finish reason, ``stop_reason`` the stop string or token id that ended it.
-    ``limit`` is the most tokens that could have been generated. ``tokens`` are the texts of the tokens themselves, where the request wants log-probabilities.
+    ``limit`` is the most tokens that could have been generated. ``tokens`` are the texts of the tokens themselves,
+    where the request wants log-probabilities.
+    ``ticket`` is its share of the KV cache, and ``boundary`` the number of tokens at which the next block is full.
     The times are clock seconds, set as they pass.
     """
 
@@ -64,6 +68,8 @@ class Plan:
     tokens: Sequence[str] = ()
     limit: int = 0
     cached_tokens: int = 0
+    ticket: Ticket | None = None
+    boundary: int = NEVER
     arrival: float = 0.0
     scheduled: float = 0.0
     first: float = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from hashlib import blake2b
 from random import Random
 
@@ -18,14 +19,21 @@ from twisted.internet.interfaces import IReactorTime
 from llmdsim.config import Config
 from llmdsim.faults import BUSY, UNAVAILABLE, Fault
 from llmdsim.sim.author import Source
+from llmdsim.sim.cache import Event
 from llmdsim.sim.latency import Latency
 from llmdsim.sim.lora import Adapters
-from llmdsim.sim.metrics import Finished, Load, Meters, cache_info
+from llmdsim.sim.memory import Memory
+from llmdsim.sim.metrics import Finished, Load, meters
 from llmdsim.sim.pacing import Pacer, Stream
 from llmdsim.sim.plan import Offload, Plan, Planner, Sink, Tokenizer, abort
 from llmdsim.sim.request import Request
 from llmdsim.sim.scheduler import Scheduler, Seat
 from llmdsim.sim.state import State
+
+
+def unheard(event: Event) -> None:
+    """For a rank whose cache nobody listens to."""
+
 
 BUSY_TEXT = (
     "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
@@ -57,15 +65,17 @@ class Rank:
         tokenizer: Tokenizer,
         source: Source,
         offload: Offload,
+        note: Callable[[Event], None] = unheard,
     ) -> None:
         seed = config.seed or 0
         rng = Random(seed)
         self.config, self.clock, self.wall, self.tokenizer = config, clock, wall, tokenizer
         self.adapters = Adapters(config.served_model_name, config.lora_modules, config.max_loras)
         self.scheduler = Scheduler(clock, config.max_num_seqs, config.max_waiting_queue_length, self.adapters)
-        self.meters = _meters(config, self.load, wall)
+        self.meters = meters(config, self.load, wall)
         self.latency = Latency(config, rng, lambda: self.scheduler.running)
-        self.pacer = Pacer(clock, self.latency.gap, self.meters)
+        self.memory = Memory(config, self.adapters, self.meters, note)
+        self.pacer = Pacer(clock, self.latency.gap, self.meters, self.memory.grow)
         self.state = State(self, self.pacer)
         self.planner = Planner(config, tokenizer, source, offload, rng)
         self.started = clock.seconds()
@@ -112,6 +122,7 @@ class Rank:
             plans = await self.planner.plan(request)
             for plan in plans:
                 plan.arrival = arrival
+                self.memory.prepare(plan)
             await self._serve(request, self._enter(plans), sink)
             for first in range(0, len(plans), request.n):  # vLLM counts a parent for each prompt
                 choices = plans[first : first + request.n]
@@ -139,7 +150,11 @@ class Rank:
 
     def reset_cache(self, running: bool = False) -> bool:
         """Forget the prefix cache; False where sequences use it, unless ``running``."""
-        return running or not self.scheduler.running
+        if running:
+            self.memory.sleep()
+            self.memory.wake()
+            return True
+        return not self.scheduler.running and self.memory.reset()
 
     def drain(self, limit: float) -> Deferred[None]:
         """Refuse new requests from now on; fires when the open ones have ended, or after ``limit`` seconds."""
@@ -170,7 +185,8 @@ class Rank:
         try:
             for plan in plans:
                 adapter = plan.request.model.adapter
-                seat = self.scheduler.enter(adapter, plan.request.priority if by_priority else 0)
+                priority = plan.request.priority if by_priority else 0
+                seat = self.scheduler.enter(adapter, priority, partial(self.memory.reserve, plan))
                 parts.append(_Part(plan, seat))
                 self._in_flight(plan, 1)
         except Fault:
@@ -191,6 +207,7 @@ class Rank:
             raise Fault(BUSY, BUSY_TEXT)
 
     def _withdraw(self, part: _Part) -> None:
+        self.memory.release(part.plan)
         part.seat.addCallbacks(self.scheduler.leave, lambda failure: None)
         part.seat.cancel()
         self._in_flight(part.plan, -1)
@@ -236,6 +253,7 @@ class Rank:
             await self._heard(part.stream)
             self.meters.finished(self._finished(plan, seat))
         finally:
+            self.memory.release(plan)
             self.scheduler.leave(seat)
             self._in_flight(plan, -1)
 
@@ -274,24 +292,6 @@ class Rank:
             running=scheduler.running,
             waiting=scheduler.waiting + state.hanging,
             deferred=scheduler.deferred(),
+            kv_usage=self.memory.usage(),
             sleep_level=state.level,
         )
-
-
-def _meters(config: Config, load: Callable[[], Load], wall: Callable[[], float]) -> Meters:
-    shows_adapters = config.enable_lora or bool(config.lora_modules) or not config.strict
-    return Meters(
-        model_name=config.display_name,
-        engine=max(config.data_parallel_rank, 0),
-        max_model_len=config.max_model_len,
-        cache_info=cache_info(
-            block_size=config.block_size,
-            num_gpu_blocks=config.kv_cache_size,
-            max_model_len=config.max_model_len,
-            prefix_caching_hash_algo=config.prefix_caching_hash_algo,
-        ),
-        max_loras=config.max_loras if shows_adapters else None,
-        deprecated=not config.strict,
-        load=load,
-        wall=wall,
-    )

@@ -109,6 +109,7 @@ class Request:
     return_token_ids: bool = False
     echo: bool = False
     prompt_only: bool = False
+    cache_salt: str = ""
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     tokens_as_ids: bool = False

@@ -79,7 +79,13 @@ class Scheduler:
         queues, so that nobody is overtaken; those seats then count as room in the queue.
         """
         now = self._clock.seconds()
-        if self._turn is None and self._pool.tokens and not self._short and self._adapters.admits(adapter) and reserve():
+        if (
+            self._turn is None
+            and self._pool.tokens
+            and not self._short
+            and self._adapters.admits(adapter)
+            and reserve()
+        ):
             return succeed(self._grant(adapter, now, now))
         if self.waiting >= self.queue_limit + (self._pool.tokens if self._turn else 0):
             raise Fault(
