@@ -1,35 +1,35 @@
+# Most of twisted.application has no annotations yet.
+# mypy: disable-error-code="no-untyped-call"
 """
-KV events on their way out: encoded in vLLM's forms, batched, numbered and published, one Publisher a rank.
+KV events on their way out: batched, numbered and published, by one Publisher a rank.
 
-What happens to blocks is told by ``sim.cache``; ``replay`` sends old batches again; ``zeromq`` has the sockets.
+``sim.cache`` tells them, ``eventform`` has their bytes, ``replay`` sends old batches again, ``zeromq`` has the sockets.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from struct import Struct
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
-from msgpack import Packer
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from llmdsim.config import Config, ConfigError
+from llmdsim.eventform import ARRAYS, MAPS, Form, batch
 from llmdsim.replay import Replay
-from llmdsim.sim.cache import Cleared, Event, Removed, Stored
+from llmdsim.sim.cache import Cleared, Event
 
 log = Logger()
 
-INTERVAL = 1.0  # seconds that an event of the older flags waits for others, and that a Cleared waits for vLLM's next step
+INTERVAL = 1.0  # seconds that an event of the older flags waits for others, and any Cleared for the next event
 TURN = 256  # events published in one turn of the clock: about a millisecond
 LARGEST = 16 << 10  # bytes after which a batch is closed
 QUEUED = 1000  # batches that may wait for one slow subscriber: with LARGEST, this bounds its memory
 PENDING = 100_000  # events that may wait to be published
-
-Form = Mapping[type, Callable[[Any], bytes]]  # how each kind of event is encoded
+LOCAL = "127.0.0.1"  # the address in the topic where POD_IP is not set
 
 
 @attrs.frozen
@@ -53,6 +53,57 @@ class EventSettings:
     pending: int = PENDING
 
 
+T = TypeVar("T", str, int)
+
+
+def settings(config: Config) -> EventSettings | None:
+    """What one rank's configuration asks for; None: nothing is published. Raises ConfigError."""
+    given = config.kv_events_config or {}
+    if given.get("enable_kv_cache_events"):
+        return _of_vllm(given, max(config.data_parallel_rank, 0))
+    if not config.enable_kvcache or not config.zmq_endpoint:
+        return None
+    return EventSettings(
+        endpoint=config.zmq_endpoint,
+        topic=f"kv@{config.pod_ip or LOCAL}:{config.port}@{config.model}",
+        rank=max(config.data_parallel_rank, 0),
+        form=MAPS if config.use_vllm_map_event_format else ARRAYS,
+        batch_size=config.event_batch_size,
+        interval=INTERVAL,
+        replay_endpoint=config.kv_events_replay_endpoint,
+        kept=config.kv_events_replay_queue_size,
+    )
+
+
+def _of_vllm(given: Mapping[str, Any], rank: int) -> EventSettings | None:
+    """``--kv-events-config``, with vLLM's defaults: a step's events are one batch."""
+    endpoint = _member(given, "endpoint", "tcp://*:5557")
+    if not endpoint or _member(given, "publisher", "zmq") != "zmq":
+        return None
+    return EventSettings(
+        endpoint=endpoint,
+        topic=_member(given, "topic", ""),
+        rank=rank,
+        form=MAPS,
+        batch_size=TURN,
+        interval=0.0,
+        replay_endpoint=_member(given, "replay_endpoint", ""),
+        kept=_member(given, "buffer_steps", 10_000),
+        queued=min(_member(given, "hwm", QUEUED) or QUEUED, QUEUED),
+        pending=_member(given, "max_queue_size", PENDING) or PENDING,
+    )
+
+
+def _member(given: Mapping[str, Any], key: str, default: T) -> T:
+    value = given.get(key)
+    if value is None:
+        return default
+    if type(value) is not type(default) or (isinstance(value, int) and value < 0):
+        kind = "a text" if isinstance(default, str) else "a whole number, not negative"
+        raise ConfigError(f"kv-events-config: {key} must be {kind}")
+    return value
+
+
 class Wire(Protocol):
     """The open sockets of one publisher; frames are the parts of one message."""
 
@@ -73,7 +124,7 @@ class Publisher(Service):
     """
     Publishes the KV events of one rank, as three frames: topic, number of the batch from 0 on, batch.
 
-    ``wall`` is the time of day in seconds; ``connect`` opens the sockets or raises OSError, after which nothing is published.
+    ``wall`` is the time of day in seconds. ``connect`` opens the sockets, or raises OSError: then nothing is published.
     """
 
     def __init__(
@@ -84,8 +135,7 @@ class Publisher(Service):
         connect: Callable[[EventSettings], Wire],
     ) -> None:
         self._settings, self._clock, self._wall, self._connect = settings, clock, wall, connect
-        self.setName("KV events")
-        self._topic, self._rank = settings.topic.encode(), _pack(settings.rank)
+        self._topic = settings.topic.encode()
         self._wire: Wire | None = None
         self._replay: Replay | None = None
         self._pending: deque[Event] = deque()
@@ -115,7 +165,7 @@ class Publisher(Service):
         try:
             self._wire = self._connect(self._settings)
         except OSError as problem:
-            log.error("KV events are not published: {endpoint}: {problem}", endpoint=endpoint, problem=problem.strerror)
+            log.error("KV events are not published: {endpoint}: {problem}", endpoint=endpoint, problem=problem)
             return
         log.info("KV events are published at {endpoint}", endpoint=endpoint)
         if self._settings.replay_endpoint:
@@ -140,7 +190,7 @@ class Publisher(Service):
         try:
             wire.listen(replay.asked)
         except OSError as problem:
-            log.error("KV events are not replayed: {endpoint}: {problem}", endpoint=endpoint, problem=problem.strerror)
+            log.error("KV events are not replayed: {endpoint}: {problem}", endpoint=endpoint, problem=problem)
             return
         self._replay = replay
 
@@ -177,68 +227,10 @@ class Publisher(Service):
             event = self._pending.popleft()
             events.append(form[type(event)](event))
             size += len(events[-1])
-        payload = b"".join((_BATCH.pack(0x93, 0xCB, self._wall()), _array(len(events)), *events, self._rank))
+        payload = batch(events, self._wall(), self._settings.rank)
         message = [self._topic, self._number.to_bytes(8, "big"), payload]
         if self._replay is not None:
             self._replay.keep(self._number, message)
         self._number += 1
         self._wire.send(message)
         return len(events)
-
-
-# An array's head with the time of day, as a double, behind it.
-_BATCH = Struct(">BBd")
-_packer = Packer(unicode_errors="replace")
-_pack: Callable[[object], bytes] = _packer.pack
-_array: Callable[[int], bytes] = _packer.pack_array_header
-
-
-def _words(*words: object) -> bytes:
-    return b"".join(map(_pack, words))
-
-
-def _hash(key: bytes) -> bytes:
-    """A block's number: the end of its key, always as uint64, for consumers refuse shorter integers."""
-    return b"\xcf" + key[-8:]
-
-
-def _hashes(keys: Sequence[bytes]) -> bytes:
-    return _array(len(keys)) + b"".join([b"\xcf" + key[-8:] for key in keys])
-
-
-_NIL, _NO_PARENT = _pack(None), b"\xcf" + bytes(8)
-_STORED = b"\xde\x00\x0b" + _words("type", "BlockStored", "block_hashes")  # msgspec's head of a map, longer than needed
-_PARENT, _IDS, _SIZE, _LORA = map(_words, ("parent_block_hash", "token_ids", "block_size", "lora_id"))
-_MEDIUM, _EXTRA = _words("medium", "GPU", "lora_name"), _words("extra_keys")
-_KIND = _words("group_idx", 0, "kv_cache_spec_kind", "full_attention")
-_REMOVED, _REMOVED_END = b"\x84" + _words("type", "BlockRemoved", "block_hashes"), _words("medium", "GPU", "group_idx", 0)
-_CLEARED = b"\x81" + _words("type", "AllBlocksCleared")
-
-
-def _stored_map(event: Stored) -> bytes:
-    keys, parent, ids, block_size, adapter, adapter_id, extra_keys = event
-    head = _STORED, _hashes(keys), _PARENT, _NIL if parent is None else _hash(parent), _IDS, _pack(ids)
-    size, lora = (_SIZE, _pack(block_size)), (_LORA, _pack(adapter_id), _MEDIUM, _pack(adapter))
-    return b"".join((*head, *size, *lora, _EXTRA, _pack(extra_keys), _KIND))
-
-
-_STORED_ARRAY, _REMOVED_ARRAY = b"\x99" + _words("BlockStored"), b"\x93" + _words("BlockRemoved")
-_CLEARED_ARRAY, _GPU = b"\x91" + _words("AllBlocksCleared"), _words("GPU")
-
-
-def _stored_array(event: Stored) -> bytes:
-    keys, parent, ids, block_size, adapter, adapter_id, _ = event
-    head = _STORED_ARRAY, _hashes(keys), _NO_PARENT if parent is None else _hash(parent), _pack(ids)
-    return b"".join((*head, _pack(block_size), _pack(adapter_id), _GPU, _pack(adapter), _NIL))
-
-
-MAPS: Form = {
-    Stored: _stored_map,
-    Removed: lambda event: _REMOVED + _hashes(event.keys) + _REMOVED_END,
-    Cleared: lambda event: _CLEARED,
-}
-ARRAYS: Form = {
-    Stored: _stored_array,
-    Removed: lambda event: _REMOVED_ARRAY + _hashes(event.keys) + _GPU,
-    Cleared: lambda event: _CLEARED_ARRAY,
-}

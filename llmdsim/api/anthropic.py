@@ -65,6 +65,9 @@ def _messages(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     calls = [_call(block) for block in content if block["type"] == "tool_use"]
     if parts:
         own["content"] = parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
+    thoughts = [block["thinking"] for block in content if block["type"] == "thinking" and block.get("thinking")]
+    if thoughts:
+        own["reasoning"] = "".join(thoughts)
     if calls:
         own["tool_calls"] = calls
     results = [_result(block) for block in content if block["type"] == "tool_result"]

@@ -139,7 +139,7 @@ def _calls(raw: str, start: int) -> tuple[list[Region], list[Call]]:
         spoken, call = _call(raw, at + len(CALL), len(calls))
         regions += spoken
         if call is None:
-            break
+            return regions, []  # vLLM reads all calls or none
         calls.append(call)
         at = raw.find(CALL, spoken[-1].stop)
     return regions, calls
@@ -171,7 +171,7 @@ def _value(raw: str, at: int) -> tuple[Any, int]:
 
 
 def _whole_content(raw: str, rest: int, regions: Sequence[Region], calls: Sequence[Call]) -> str | None:
-    """What an answer that does not stream shows as content: a call that was cut off is shown raw."""
+    """What an answer that does not stream shows as content: where a call was cut off, all are shown raw."""
     if calls:
         return "".join(raw[region.start : region.stop] for region in regions if region.channel == CONTENT) or None
     return raw[rest:] or None

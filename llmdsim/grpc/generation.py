@@ -103,8 +103,7 @@ class Chunks:
     def tokens(self, plan: Plan, start: int, stop: int) -> None:
         """Say a slice, or note it while the client is slow."""
         self._spoken = stop
-        if not self._call.blocked:
-            self.resume()
+        self.resume()
 
     def end(self, plan: Plan) -> None:
         """The closing follows when the rank has let go."""
@@ -112,8 +111,7 @@ class Chunks:
     def close(self) -> None:
         """End, after what is held."""
         self._closing = True
-        if not self._call.blocked:
-            self.resume()
+        self.resume()
 
     def resume(self) -> None:
         """Say as much as there is room for, and one message more, which then waits in the call."""

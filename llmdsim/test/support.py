@@ -14,21 +14,28 @@ from twisted.internet.task import Clock
 
 from llmdsim.config import Adapter, Config
 from llmdsim.dataset import Echo, Presets
+from llmdsim.sim.cache import Event
 from llmdsim.sim.pacing import Stream
 from llmdsim.sim.plan import Offload, Plan, Sink, Tokenizer
-from llmdsim.sim.rank import Rank
+from llmdsim.sim.rank import Rank, unheard
 from llmdsim.sim.request import Model, Request, Tokens
 from llmdsim.simulated import Simulated
 
 WALL = 1_700_000_000
 
 
-def make_rank(tokenizer: Tokenizer | None = None, offload: Offload = maybeDeferred, **flags: Any) -> tuple[Rank, Clock]:
+def make_rank(
+    tokenizer: Tokenizer | None = None,
+    offload: Offload = maybeDeferred,
+    note: Callable[[Event], None] = unheard,
+    **flags: Any,
+) -> tuple[Rank, Clock]:
     """A rank of model ``m`` with seed 1, and its clock; ``flags`` are attributes of Config, durations in seconds."""
     clock, tokenizer = Clock(), tokenizer or Simulated()
     config = Config(**{"model": "m", "seed": 1, **flags}).evolve().for_rank(0)
     says = Echo if config.mode == "echo" else Presets
-    return Rank(config, clock, lambda: WALL + clock.seconds(), tokenizer, says(tokenizer.encode), offload), clock
+    wall = lambda: WALL + clock.seconds()  # noqa: E731
+    return Rank(config, clock, wall, tokenizer, says(tokenizer.encode), offload, note), clock
 
 
 def serve(rank: Rank, request: Request, sink: Sink) -> Deferred[None]:

@@ -105,6 +105,11 @@ class CallTests(SynchronousTestCase):
             self.assertEqual((view.content, view.calls), (call()[:cut], []))
             self.assertEqual((shown(view, CONTENT), shown(view, NAME), shown(view, ARGUMENTS)), ("", name, arguments))
 
+    def test_one_call_that_was_cut_off_makes_the_calls_before_it_content_too(self) -> None:
+        view = self.calls(call() + call()[:50])
+        self.assertEqual((view.content, view.calls), (call() + call()[:50], []))
+        self.assertEqual(shown(view, ARGUMENTS), PARIS.arguments)
+
     def test_a_call_lacks_nothing_without_its_end_mark(self) -> None:
         self.assertEqual(self.calls(call().removesuffix("\n</tool_call>")).calls, [PARIS])
 
