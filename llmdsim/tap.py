@@ -27,6 +27,7 @@ from twisted.python.usage import Options as UsageOptions
 
 from llmdsim.config import Config, ConfigError, HelpRequested, load
 from llmdsim.dataset import Echo, Presets
+from llmdsim.grpc.sniff import GrpcFactory
 from llmdsim.sim.plan import Tokenizer
 from llmdsim.sim.rank import Rank
 from llmdsim.tokenizer import choose
@@ -122,7 +123,8 @@ class RankService(MultiService):
         if config.uds:
             place = config.uds + (f".{config.data_parallel_rank}" if config.data_parallel_rank > 0 else "")
             endpoint = UnixEndpoint(reactor, place)
-        Port(endpoint, site, f"rank {config.data_parallel_rank}: {place}").setServiceParent(self)
+        factory = site if config.mm_encoder_only else GrpcFactory(site, rank)
+        Port(endpoint, factory, f"rank {config.data_parallel_rank}: {place}").setServiceParent(self)
         heartbeat = TimerService(HEARTBEAT, Heartbeat(rank))
         heartbeat.clock = rank.clock
         heartbeat.setServiceParent(self)

@@ -60,7 +60,7 @@ class Engine:
 
     async def health_check(self, call: Call, asked: HealthCheckRequest) -> None:
         """Well, until the server shuts down."""
-        healthy = not draining(self._rank)
+        healthy = not self._rank.draining
         reply(call, HealthCheckResponse(healthy=healthy, message="Health" if healthy else "server is shutting down"))
 
     async def abort(self, call: Call, asked: AbortRequest) -> None:
@@ -89,8 +89,3 @@ class Engine:
             server_type=SERVER_TYPE,
         )
         reply(call, info)
-
-
-def draining(rank: Rank) -> bool:
-    """Whether the rank refuses new requests, because its process ends."""
-    return rank._drained is not None

@@ -10,7 +10,7 @@ from llmdsim.faults import NOT_FOUND, Fault
 from llmdsim.grpc import health_pb2, reflection_pb2, vllm_engine_pb2
 from llmdsim.grpc import status as codes
 from llmdsim.grpc.call import Call
-from llmdsim.grpc.engine import SERVICE, Engine, draining
+from llmdsim.grpc.engine import SERVICE, Engine
 from llmdsim.grpc.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from llmdsim.grpc.methods import Method, each, one, reply
 from llmdsim.grpc.reflection_pb2 import (
@@ -51,7 +51,7 @@ class Health:
         """The health of the service that is named, or of the server. Raises Fault for another."""
         if asked.service not in ("", SERVICE):
             raise Fault(NOT_FOUND, f"unknown service {asked.service}")
-        serving = not draining(self._rank) and (not asked.service or self._rank.ready)
+        serving = not self._rank.draining and (not asked.service or self._rank.ready)
         reply(call, HealthCheckResponse(status="SERVING" if serving else "NOT_SERVING"))
 
 

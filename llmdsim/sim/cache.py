@@ -164,8 +164,8 @@ class Cache:
             return NEVER
         prompt, size = len(ticket.ids), self._size
         computed = prompt + min(count, len(generated) - 1)
-        while True:
-            if computed > ticket.held * size:
+        while computed > ticket.full * size:
+            if ticket.held == ticket.full:
                 self._extend(ticket, 1)
             if computed < (ticket.full + 1) * size:
                 break

@@ -85,6 +85,10 @@ class Memory:
         return spans(media(prompt.messages), plan.prompt_tokens) if isinstance(prompt, Conversation) else ()
 
 
+def unheard(event: Event) -> None:
+    """For a cache that nobody listens to."""
+
+
 def has_cache(config: Config) -> bool:
     """Whether a configuration simulates the KV cache."""
     events = config.kv_events_config or {}

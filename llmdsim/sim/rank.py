@@ -22,18 +22,13 @@ from llmdsim.sim.author import Source
 from llmdsim.sim.cache import Event
 from llmdsim.sim.latency import Latency
 from llmdsim.sim.lora import Adapters
-from llmdsim.sim.memory import Memory
+from llmdsim.sim.memory import Memory, unheard
 from llmdsim.sim.metrics import Finished, Load, meters
 from llmdsim.sim.pacing import Pacer, Stream
 from llmdsim.sim.plan import Offload, Plan, Planner, Sink, Tokenizer, abort
 from llmdsim.sim.request import Request
 from llmdsim.sim.scheduler import Scheduler, Seat
 from llmdsim.sim.state import State
-
-
-def unheard(event: Event) -> None:
-    """For a rank whose cache nobody listens to."""
-
 
 BUSY_TEXT = (
     "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
@@ -93,6 +88,11 @@ class Rank:
         return blake2b(self._id_base + b"%d" % self._ids, digest_size=8).hexdigest()
 
     @property
+    def draining(self) -> bool:
+        """Whether new requests are refused, because the server is about to stop."""
+        return self._drained is not None
+
+    @property
     def ready(self) -> bool:
         """Whether ``startup-duration`` has passed."""
         return bool(self.clock.seconds() - self.started >= self.config.startup_duration)
@@ -104,7 +104,7 @@ class Rank:
         Raises Fault before ``sink.begin`` where the request is refused. Cancelling frees everything in the same turn.
         """
         arrival = self.clock.seconds()
-        if self._drained is not None:
+        if self.draining:
             raise Fault(UNAVAILABLE, "server is shutting down")
         self.open += 1
         try:

@@ -84,6 +84,7 @@ class _Drawing:
         self._size = 0  # values in what is being drawn
         self._steps = 0  # values and alternatives tried in all
         self._fresh = False  # rather something unusual: the usual did not fit
+        self._hopeless: dict[Hashable, str] = {}  # strings that were found to be none, which takes long
         self._kinds: dict[str, Callable[[Schema, Place], Any]] = {
             "null": lambda flat, place: None,
             "boolean": lambda flat, place: rng.random() < 0.5,
@@ -182,9 +183,15 @@ class _Drawing:
             raise Unsatisfiable(str(error)) from None
 
     def _string(self, flat: Schema, place: Place) -> str:
-        patterns = [holder["pattern"] for holder in holders(flat) if "pattern" in holder]
-        least, most = int(flat.get("minLength", 0)), int(flat.get("maxLength", LONGEST))
-        return draw_text(self._rng, least, most, patterns, flat.get("format", ""), self._fresh)
+        patterns = tuple(holder["pattern"] for holder in holders(flat) if "pattern" in holder)
+        asked = int(flat.get("minLength", 0)), int(flat.get("maxLength", LONGEST)), patterns, flat.get("format", "")
+        if asked in self._hopeless:
+            raise Unsatisfiable(self._hopeless[asked])
+        try:
+            return draw_text(self._rng, *asked, self._fresh)
+        except ValueError as error:
+            self._hopeless[asked] = str(error)
+            raise
 
     def _array(self, flat: Schema, place: Place) -> list[Any]:
         groups = [holder for holder in holders(flat) if "contains" in holder]
@@ -279,6 +286,8 @@ class _Drawing:
             name = self._name(flat, value, place)
             if name not in value and name not in flat.get("properties", {}):
                 self._give(value, name, flat, place, False)
+                if name not in value and len(value) >= least:
+                    return
         if len(value) < least:
             raise Unsatisfiable(f"there are fewer than minProperties ({least}) properties")
 

@@ -49,8 +49,7 @@ def draw_text(
 
 
 def _patterned(rng: Random, least: int, most: int, patterns: Sequence[str]) -> str:
-    forms = [form.format(pattern) for form in ("{}", "(?:{}).*", ".*(?:{})", ".*(?:{}).*") for pattern in patterns]
-    for form in forms:
+    for form in [form for pattern in patterns for form in _forms(pattern)]:
         for _ in range(TRIES):
             try:
                 text = matching(form, rng, least, most)
@@ -61,6 +60,15 @@ def _patterned(rng: Random, least: int, most: int, patterns: Sequence[str]) -> s
     for pattern in patterns:
         matching(pattern, rng)  # says what is wrong with the pattern itself
     raise ValueError(f"no string of that length matches {' and '.join(patterns)}")
+
+
+def _forms(pattern: str) -> list[str]:
+    """Patterns of whole strings that hold a match of a pattern, the plainest first."""
+    before = "" if pattern.startswith(("^", r"\A")) else ".*"
+    after = "" if pattern.endswith(("$", r"\Z")) else ".*"
+    return list(
+        dict.fromkeys([pattern, f"(?:{pattern}){after}", f"{before}(?:{pattern})", f"{before}(?:{pattern}){after}"])
+    )
 
 
 def _worded(rng: Random, least: int, most: int, fresh: bool) -> str:

@@ -15,9 +15,10 @@ from twisted.internet.task import Clock
 from llmdsim.config import Adapter, Config
 from llmdsim.dataset import Echo, Presets
 from llmdsim.sim.cache import Event
+from llmdsim.sim.memory import unheard
 from llmdsim.sim.pacing import Stream
 from llmdsim.sim.plan import Offload, Plan, Sink, Tokenizer
-from llmdsim.sim.rank import Rank, unheard
+from llmdsim.sim.rank import Rank
 from llmdsim.sim.request import Model, Request, Tokens
 from llmdsim.simulated import Simulated
 

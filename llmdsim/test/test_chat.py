@@ -6,11 +6,12 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmdsim.api.chat import Chat
+from llmdsim.api.chat import Chat, ChatBatch
 from llmdsim.config import load
 from llmdsim.faults import Fault
 from llmdsim.sim.plan import Plan
 from llmdsim.sim.request import Model, Tokens
+from llmdsim.test.writing import USER, Asked, ask
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -140,3 +141,109 @@ class ChatTests(SynchronousTestCase):
         error, done = events(writer.fault(Fault(kind, "gone")))
         self.assertEqual(error, {"error": {"message": "gone", "type": kind.type, "param": None, "code": 400}})
         self.assertEqual(done, "[DONE]")
+
+
+class EchoTests(SynchronousTestCase):
+    WELL = (USER, {"role": "assistant", "content": "Well"})
+
+    def ask(self, *messages: dict, **body) -> Asked:
+        return ask(Chat, {"messages": list(messages), "echo": True, "stream": True, **body})
+
+    def echoed(self, asked: Asked) -> tuple:
+        """What the whole message says, and what the stream says before the first token."""
+        plan = asked.plan([" so", ""])
+        streamed = [chunk["choices"][0]["delta"] for chunk in asked.stream(plan)[:-3]]
+        (choice,) = asked.whole(plan)["choices"]
+        return choice["message"]["role"], choice["message"]["content"], streamed
+
+    def test_the_last_message_is_repeated_where_the_answer_continues_it(self):
+        role = {"role": "assistant", "content": ""}
+        self.assertEqual(self.echoed(self.ask(*self.WELL)), ("assistant", "Well so", [role, {"content": "Well"}]))
+        self.assertEqual(self.echoed(self.ask(USER)), ("assistant", " so", [role]))
+
+    def test_without_a_turn_of_its_own_the_model_speaks_as_who_spoke_last(self):
+        asked = self.ask(USER, add_generation_prompt=False)
+        role = {"role": "user", "content": ""}
+        self.assertEqual(self.echoed(asked), ("user", "Hello so", [role, {"content": "Hello"}]))
+
+    def test_parts_are_repeated_as_lines(self):
+        parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}, "b"]
+        self.assertEqual(self.echoed(self.ask({"role": "assistant", "content": parts}))[1], "a\nb so")
+
+    def test_what_is_echoed_comes_with_the_usage_of_nothing(self):
+        options = {"include_usage": True, "continuous_usage_stats": True}
+        asked = self.ask(*self.WELL, stream_options=options)
+        echo = asked.stream(asked.plan(["a", ""]))[1]
+        self.assertEqual(list(echo), ["id", "object", "created", "model", "choices", "usage"])
+        self.assertEqual((list(echo["choices"][0])[-1], echo["usage"]["completion_tokens"]), ("finish_reason", 0))
+
+    def test_it_makes_content_of_reasoning_alone(self):
+        asked = ask(Chat, {"messages": list(self.WELL), "echo": True}, "--reasoning-parser", "qwen3")
+        message = asked.whole(asked.plan(["why"], finish="length"))["choices"][0]["message"]
+        self.assertEqual((message["content"], message["reasoning"]), ("Well", "why"))
+
+    def test_each_conversation_of_a_batch_has_its_own(self):
+        asked = ask(ChatBatch, {"messages": [[USER], list(self.WELL)], "echo": True})
+        answer = asked.whole(asked.plan(["a"]), asked.plan(["b"], 1))
+        self.assertEqual([choice["message"]["content"] for choice in answer["choices"]], ["a", "Wellb"])
+        self.assertEqual(answer["usage"]["prompt_tokens"], 6)
+
+    def test_the_prompts_log_probabilities_come_along_as_many_as_the_answers(self):
+        self.assertEqual(self.ask(USER).request.prompt_logprobs, 0)
+        self.assertEqual(self.ask(USER, logprobs=True, top_logprobs=3).request.prompt_logprobs, 3)
+        self.assertEqual(self.ask(USER, stream=False, prompt_logprobs=2).request.prompt_logprobs, 2)
+
+
+class LogprobsTests(SynchronousTestCase):
+    def ask(self, *flags: str, **body) -> Asked:
+        return ask(Chat, {"messages": [USER], "logprobs": True, **body}, *flags)
+
+    def test_every_token_has_an_entry_the_end_token_too(self):
+        asked = self.ask(top_logprobs=2)
+        plan = asked.plan(["a", "b", ""])
+        entries = asked.whole(plan)["choices"][0]["logprobs"]["content"]
+        self.assertEqual([entry["token"] for entry in entries], ["a", "b", "<end>"])
+        chunks = asked.chunks(plan)
+        self.assertEqual([entry for chunk in chunks for entry in chunk["choices"][0]["logprobs"]["content"]], entries)
+
+    def test_tokens_are_ids_where_the_client_or_the_server_says_so(self):
+        asked = (self.ask(return_tokens_as_token_ids=True), self.ask("--return-tokens-as-token-ids"))
+        for each in asked:
+            (entry,) = each.whole(each.plan(["a"]))["choices"][0]["logprobs"]["content"]
+            self.assertEqual(entry["token"], "token_id:1")
+
+    def test_text_that_is_held_back_has_the_entries_of_its_tokens(self):
+        asked = self.ask(stop=["zz"], stream=True)
+        chunks = asked.chunks(asked.plan(["", "ab"], tokens=["a", "b", "c"], finish="length"))
+        said = [(chunk["choices"][0]["delta"]["content"], chunk["choices"][0]["logprobs"]) for chunk in chunks]
+        self.assertEqual([(text, logprobs["content"][0]["token"]) for text, logprobs in said], [("", "a"), ("ab", "b")])
+
+    def test_counts_that_fit_nothing_are_refused_in_vllms_words(self):
+        most = "Requested sample logprobs of 21, which is greater than max allowed: 20 (parameter=logprobs, value=21)"
+        negative = "`{0}` must be a positive value or -1. (parameter={0}, value=-2)"
+        unset = "when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)"
+        stream = "`prompt_logprobs` are not available when `stream=True`. (parameter=prompt_logprobs)"
+        cases = [
+            ({"top_logprobs": 21}, most),
+            ({"top_logprobs": -1}, most),
+            ({"top_logprobs": -2}, negative.format("top_logprobs")),
+            ({"prompt_logprobs": -2}, negative.format("prompt_logprobs")),
+            ({"top_logprobs": 1, "logprobs": False}, unset),
+            ({"prompt_logprobs": 1, "stream": True}, stream),
+        ]
+        for body, message in cases:
+            with self.subTest(body):
+                self.assertEqual(self.assertRaises(Fault, self.ask, **body).message, message)
+
+    def test_a_server_without_a_limit_gives_some_for_all(self):
+        for name in ("top_logprobs", "prompt_logprobs"):
+            request = self.ask("--max-logprobs", "-1", **{name: -1}).request
+            self.assertGreater(request.logprobs or request.prompt_logprobs, 1)
+
+    def test_a_stream_may_ask_for_no_log_probabilities_of_its_prompt(self):
+        self.assertEqual(self.ask(prompt_logprobs=0, stream=True).request.prompt_logprobs, 0)
+
+    def test_the_prompts_are_told_once(self):
+        asked = self.ask(prompt_logprobs=1, n=2)
+        answer = asked.whole(asked.plan(["a"]), asked.plan(["b"], 1))
+        self.assertEqual([top and list(top) for top in answer["prompt_logprobs"]], [None, ["8", "9"], ["7", "8"]])

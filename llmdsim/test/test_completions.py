@@ -11,6 +11,7 @@ from llmdsim.config import load
 from llmdsim.faults import Fault
 from llmdsim.sim.plan import Plan
 from llmdsim.sim.request import Model, Tokens
+from llmdsim.test.writing import Asked, ask
 
 
 class CompletionTests(SynchronousTestCase):
@@ -81,3 +82,66 @@ class CompletionTests(SynchronousTestCase):
         data = self.dialect.writer(request, 7).chunks(self.plan(request, 0), 0, 1)
         usage = json.loads(data.decode().removeprefix("data: "))["usage"]
         self.assertEqual(usage, {"prompt_tokens": 2, "total_tokens": 3, "completion_tokens": 1})
+
+
+class EchoTests(SynchronousTestCase):
+    def ask(self, **body) -> Asked:
+        return ask(Completions, {"prompt": "abc", "echo": True, **body})
+
+    def test_the_prompt_comes_before_the_answer(self):
+        asked = self.ask(stream=True)
+        plan = asked.plan(["x", "y"], finish="length")
+        self.assertEqual(asked.whole(plan)["choices"][0]["text"], "abcxy")
+        self.assertEqual([chunk["choices"][0]["text"] for chunk in asked.chunks(plan)], ["abcx", "y"])
+
+    def test_each_choice_repeats_its_prompt_in_its_first_chunk(self):
+        asked = self.ask(stream=True, n=2)
+        plans = [asked.plan(["x", "y"], index) for index in (0, 1)]
+        self.assertEqual([asked.chunks(plan)[0]["choices"][0]["text"] for plan in plans], ["abcx"] * 2)
+
+    def test_its_log_probabilities_come_before_the_answers(self):
+        asked = self.ask(logprobs=1, stream=True)
+        plan = asked.plan(["x", "y"], finish="length")
+        (choice,) = asked.whole(plan)["choices"]
+        self.assertEqual(choice["logprobs"]["tokens"], ["a", "b", "c", "x", "y"])
+        self.assertEqual(choice["logprobs"]["text_offset"], [0, 1, 2, 3, 4])
+        self.assertEqual(len(choice["prompt_logprobs"]), 3)
+        parts = [chunk["choices"][0]["logprobs"] for chunk in asked.chunks(plan)]
+        for name, values in choice["logprobs"].items():
+            self.assertEqual([value for part in parts for value in part[name]], values)
+
+    def test_no_tokens_are_the_prompt_alone_though_one_is_counted(self):
+        asked = self.ask(max_tokens=0, logprobs=0, stream=True)
+        self.assertEqual(asked.request.max_tokens, 1)
+        plan = asked.plan(["x"], finish="length")
+        answer, (chunk,) = asked.whole(plan), asked.chunks(plan)
+        for choice in (*answer["choices"], *chunk["choices"]):
+            self.assertEqual((choice["text"], choice["logprobs"]["tokens"]), ("abc", ["a", "b", "c"]))
+        self.assertEqual(answer["usage"]["completion_tokens"], 1)
+
+    def test_the_prompts_log_probabilities_may_be_asked_for_by_themselves(self):
+        self.assertEqual(self.ask(logprobs=2, prompt_logprobs=5).request.prompt_logprobs, 5)
+        self.assertEqual(self.ask(logprobs=2).request.prompt_logprobs, 2)
+        self.assertIsNone(self.ask().request.prompt_logprobs)
+
+
+class LogprobsTests(SynchronousTestCase):
+    def test_the_end_token_is_listed(self):
+        asked = ask(Completions, {"prompt": "abc", "logprobs": 1})
+        (choice,) = asked.whole(asked.plan(["x", ""]))["choices"]
+        self.assertEqual((choice["text"], choice["logprobs"]["tokens"]), ("x", ["x", "<end>"]))
+
+    def test_tokens_are_ids_where_the_client_says_so(self):
+        asked = ask(Completions, {"prompt": "abc", "logprobs": 1, "echo": True, "return_tokens_as_token_ids": True})
+        (choice,) = asked.whole(asked.plan(["x"]))["choices"]
+        self.assertEqual(choice["logprobs"]["tokens"], [f"token_id:{id}" for id in (9, 8, 7, 1)])
+
+    def test_counts_below_zero_are_refused(self):
+        words = "`logprobs` must be a positive value. (parameter=logprobs, value=-1)"
+        fault = self.assertRaises(Fault, ask, Completions, {"prompt": "x", "logprobs": -1})
+        self.assertEqual(fault.message, words)
+
+    def test_the_cache_of_the_last_prompt_is_told(self):
+        asked = ask(Completions, {"prompt": ["a", "b"]}, "--enable-prompt-tokens-details")
+        answer = asked.whole(asked.plan(["x"]), asked.plan(["y"], 1, cached_tokens=2))
+        self.assertEqual(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 2)
