@@ -25,8 +25,10 @@ from llmdsim.sim.cache import Cleared, Event
 log = Logger()
 
 INTERVAL = 1.0  # seconds that an event of the older flags waits for others, and any Cleared for the next event
-TURN = 256  # events published in one turn of the clock: about a millisecond
 LARGEST = 16 << 10  # bytes after which a batch is closed
+TURN = 128 << 10  # bytes published in one turn of the clock: about two milliseconds
+MESSAGE = 1 << 10  # bytes that could be encoded in the time that sending a message takes
+STEP = 4096  # events in a batch of --kv-events-config; a step has fewer
 QUEUED = 1000  # batches that may wait for one slow subscriber: with LARGEST, this bounds its memory
 PENDING = 100_000  # events that may wait to be published
 LOCAL = "127.0.0.1"  # the address in the topic where POD_IP is not set
@@ -85,7 +87,7 @@ def _of_vllm(given: Mapping[str, Any], rank: int) -> EventSettings | None:
         topic=_member(given, "topic", ""),
         rank=rank,
         form=MAPS,
-        batch_size=TURN,
+        batch_size=STEP,
         interval=0.0,
         replay_endpoint=_member(given, "replay_endpoint", ""),
         kept=_member(given, "buffer_steps", 10_000),
@@ -178,7 +180,7 @@ class Publisher(Service):
             self._due.cancel()
             self._due = None
         while self._pending:
-            self._publish(len(self._pending))
+            self._publish(self._settings.batch_size)
         if self._replay is not None:
             self._replay.stop()
         if self._wire is not None:
@@ -205,25 +207,24 @@ class Publisher(Service):
         self._delay = delay
 
     def _flush(self) -> None:
-        """Publish whole batches; a part of one only where there is no more."""
+        """Publish whole batches, or the one that is not whole, as far as a turn goes."""
         self._due = None
         if self._lost:
             log.warn("{lost} KV events were lost: more came than could be published", lost=self._lost)
             self._lost = 0
-        size, ready = self._settings.batch_size, len(self._pending)
-        if ready > size:
-            ready = min(ready - ready % size, max(TURN - TURN % size, size))
-        while ready > 0:
-            ready -= self._publish(ready)
-        if self._pending:
-            self._wake(0.0 if len(self._pending) >= size else self._settings.interval)
+        pending, size, room = self._pending, self._settings.batch_size, TURN
+        later = len(pending) % size if len(pending) > size else 0
+        while len(pending) > later and room > 0:
+            room -= self._publish(min(len(pending) - later, size)) + MESSAGE
+        if pending:
+            self._wake(0.0 if len(pending) > later else self._settings.interval)
 
     def _publish(self, most: int) -> int:
-        """Publish one batch of at most so many events; returns how many it has."""
+        """Publish one batch of at most so many events; returns its bytes."""
         assert self._wire is not None
         events: list[bytes] = []
-        form, size, left = self._settings.form, 0, min(most, self._settings.batch_size)
-        while len(events) < left and size < LARGEST:
+        form, size = self._settings.form, 0
+        while self._pending and len(events) < most and size < LARGEST:
             event = self._pending.popleft()
             events.append(form[type(event)](event))
             size += len(events[-1])
@@ -233,4 +234,4 @@ class Publisher(Service):
             self._replay.keep(self._number, message)
         self._number += 1
         self._wire.send(message)
-        return len(events)
+        return len(payload)

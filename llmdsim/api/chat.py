@@ -108,7 +108,7 @@ class ChatWriter(OpenAIWriter):
         self.view = Views(request.form)
         self.parsed = request.form.marked or bool(config.reasoning_parser)
         # A parser that is configured leaves out what shows nothing, also where it has nothing to find.
-        self.silent = self.parsed or (config.enable_auto_tool_choice and bool(config.tool_call_parser))
+        self.silent = config.enable_auto_tool_choice and bool(config.tool_call_parser)
         super().__init__(dialect, request, created)
 
     def varies(self) -> bool:

@@ -86,7 +86,7 @@ def spans(start: int, stop: int, size: int, interval: int) -> list[tuple[int, in
     vLLM's ``stream_interval``: the first token alone, then ``interval`` tokens a chunk, the rest with the last.
     """
     ends = [end for end in range(start + 1, stop + 1) if end == 1 or end == size or (end - 1) % interval == 0]
-    return [(max(end - interval, 1) if end > 1 else 0, end) for end in ends if end != size or interval == 1] + (
+    return [(end - interval if end > 1 else 0, end) for end in ends if end != size or interval == 1] + (
         [_last_span(size, interval)] if size in ends and interval > 1 else []
     )
 

@@ -9,16 +9,17 @@ from typing import Any
 import msgpack
 import zmq
 
-MEMBERS = {
+NOTHING = type(None)
+MEMBERS: dict[str, dict[str, Any]] = {
     "BlockStored": {
         "type": str,
         "block_hashes": list,
-        "parent_block_hash": (int, type(None)),
+        "parent_block_hash": (int, NOTHING),
         "token_ids": list,
         "block_size": int,
-        "lora_id": (int, type(None)),
+        "lora_id": (int, NOTHING),
         "medium": str,
-        "lora_name": (str, type(None)),
+        "lora_name": (str, NOTHING),
         "extra_keys": list,
         "group_idx": int,
         "kv_cache_spec_kind": str,
@@ -26,8 +27,7 @@ MEMBERS = {
     "BlockRemoved": {"type": str, "block_hashes": list, "medium": str, "group_idx": int},
     "AllBlocksCleared": {"type": str},
 }
-NOTHING = type(None)
-ELEMENTS = {
+ELEMENTS: dict[str, tuple[Any, ...]] = {
     "BlockStored": (str, list, int, list, int, (int, NOTHING), str, (str, NOTHING), NOTHING),
     "BlockRemoved": (str, list, str),
     "AllBlocksCleared": (str,),
@@ -36,9 +36,8 @@ ELEMENTS = {
 
 def decode(payload: bytes) -> tuple[float, list[Any], int]:
     """Time, events (maps or arrays) and rank of a batch; fails where vLLM's own decoder, or llm-d's, would."""
-    batch = msgpack.unpackb(payload)
-    when, events, rank = batch
-    assert isinstance(when, float) and isinstance(rank, int), batch
+    when, events, rank = msgpack.unpackb(payload)
+    assert (type(when), type(rank)) == (float, int), (when, rank)
     for event in events:
         (_check_map if isinstance(event, dict) else _check_array)(event, payload)
     return when, events, rank

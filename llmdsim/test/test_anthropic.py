@@ -77,7 +77,8 @@ class AsChatTests(SynchronousTestCase):
         ):
             first, _ = as_chat({"messages": [USER], "system": system})["messages"]
             self.assertEqual(first, {"role": "system", "content": "be kind"})
-        for system in (None, "", []):
+        nothing: tuple[Any, ...] = (None, "", [])
+        for system in nothing:
             self.assertEqual(as_chat({"messages": [USER], "system": system})["messages"], [USER])
 
     def test_choices_have_other_names(self) -> None:
@@ -90,8 +91,9 @@ class AsChatTests(SynchronousTestCase):
         self.assertFalse(one["parallel_tool_calls"])
 
     def test_without_tools_there_is_no_choice(self) -> None:
-        for tools in (None, []):
-            self.assertNotIn("tool_choice", self.chat(tools=tools, tool_choice={"type": "any"}))
+        bodies: list[dict[str, Any]] = [{}, {"tools": None}, {"tools": []}]
+        for body in bodies:
+            self.assertNotIn("tool_choice", self.chat(**body, tool_choice={"type": "any"}))
 
     def test_a_schema_of_the_output_is_a_response_format(self) -> None:
         body = self.chat(output_config={"effort": "low", "format": {"type": "json_schema", "schema": WEATHER}})

@@ -236,6 +236,14 @@ class EvictionTests(CacheTestCase):
         self.serve(ids(28, 200))
         self.assertEqual(self.events[0], Removed((keys(ids(4, 100))[0],)))
 
+    def test_of_blocks_with_the_same_tokens_the_oldest_is_found(self) -> None:
+        for start in (0, 0, 100, 0):
+            self.serve(ids(4, start))
+        self.begin(ids(20, 200))
+        self.events.clear()
+        self.serve(ids(5))
+        self.assertEqual(self.events, [Removed((keys(ids(4, 100))[0],))])
+
     def test_blocks_that_hold_nothing_are_taken_before_cached_ones(self) -> None:
         self.serve(ids(16))
         self.serve(ids(16, 100))

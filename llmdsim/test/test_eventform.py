@@ -9,7 +9,7 @@ from llmdsim.eventform import ARRAYS, MAPS, Form, batch
 from llmdsim.sim.cache import Cleared, Event, Removed, Stored
 from llmdsim.test.subscriber import decode
 
-SALTED = [
+SALTED: list[dict[str, Any]] = [
     {"type": "BlockRemoved", "block_hashes": [14569378454499228861], "medium": "GPU", "group_idx": 0},
     {"type": "BlockRemoved", "block_hashes": [4079072582420826813], "medium": "GPU", "group_idx": 0},
     {
@@ -26,7 +26,7 @@ SALTED = [
         "kv_cache_spec_kind": "full_attention",
     },
 ]
-NEXT = {
+NEXT: dict[str, Any] = {
     "type": "BlockStored",
     "block_hashes": [8298827221601324490],
     "parent_block_hash": 8077944509383411236,
@@ -42,7 +42,7 @@ NEXT = {
 ADAPTED = {**SALTED[2], "lora_id": 1, "lora_name": "l1", "extra_keys": [["l1"], [["image", -3]]]}
 
 # What vLLM 0.33 published: time, events, and how its message begins.
-RECORDED = (
+RECORDED: tuple[tuple[float, list[dict[str, Any]], str], ...] = (
     (
         1795248829.0689547,
         [NEXT],
@@ -56,7 +56,7 @@ RECORDED = (
     (
         1795248865.9240477,
         [{"type": "AllBlocksCleared"}],
-        "93cb41dac054b87b23999181a474797065b0416c6c426c6f636b73436c65",
+        "93cb41dac054b87b23999181a474797065b0416c6c426c6f",
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -190,7 +190,7 @@ class AbortTests(SynchronousTestCase):
 
 
 class TimingTests(SynchronousTestCase):
-    TIMES = {"arrival": 1.0, "scheduled": 1.5, "first": 2.0, "last": 4.0}
+    TIMES: ClassVar[dict[str, Any]] = {"arrival": 1.0, "scheduled": 1.5, "first": 2.0, "last": 4.0}
 
     def test_times_are_milliseconds_between_the_plans_own(self) -> None:
         expected = {

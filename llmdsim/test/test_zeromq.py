@@ -39,8 +39,12 @@ class SocketsTestCase(TestCase):
         """An ipc endpoint of its own."""
         self.places += 1
         path = PLACE.format(os.getpid(), self.places)
-        self.addCleanup(lambda: os.path.exists(path[6:]) and os.unlink(path[6:]))
+        self.addCleanup(self.remove, path.removeprefix("ipc://"))
         return path
+
+    def remove(self, path: str) -> None:
+        if os.path.exists(path):
+            os.unlink(path)
 
     def client(self, kind: int, endpoint: str, bind: bool = False) -> Client:
         client = Client(kind, endpoint, bind)
@@ -51,7 +55,7 @@ class SocketsTestCase(TestCase):
         wanted = EventSettings(endpoint, "kv@pod@m", 0, MAPS, 16, 0.0, replay)
         publisher = Publisher(wanted, self.reactor, time.time, Sockets)
         publisher.startService()
-        self.addCleanup(lambda: publisher.running and publisher.stopService())
+        self.addCleanup(publisher.stopService)
         return publisher
 
     def pause(self, seconds: float = 0.005) -> Deferred[None]:
