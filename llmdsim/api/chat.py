@@ -128,7 +128,7 @@ class ChatWriter(OpenAIWriter):
         count = self.request.prompt_logprobs
         answer["prompt_logprobs"] = None if count is None else prompt_logprobs(plans[0].prompt, count)
         answer["prompt_token_ids"] = plans[0].prompt.ids if self.request.return_token_ids else None
-        answer["prompt_text"] = None
+        answer["prompt_text"] = plans[0].prompt_text if self.request.return_prompt_text else None
         return dumps(answer | self.whole_ending(plans))
 
     def span_chunks(self, plan: Plan, start: int, stop: int) -> list[dict[str, Any]]:
@@ -242,7 +242,7 @@ class ChatWriter(OpenAIWriter):
     def _role_chunk(self, plan: Plan, index: int) -> dict[str, Any]:
         chunk = self._head(plan, index, {"role": self._role(index), "content": ""})
         chunk["prompt_token_ids"] = plan.prompt.ids if self.request.return_token_ids else None
-        chunk["prompt_text"] = None
+        chunk["prompt_text"] = plan.prompt_text if self.request.return_prompt_text else None
         return chunk
 
     def _head(self, plan: Plan, index: int, delta: dict[str, Any]) -> dict[str, Any]:

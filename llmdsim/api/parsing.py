@@ -80,10 +80,15 @@ def parse(texts: Sequence[str], *, thinking: bool, tools: bool) -> View:
 
 
 class Views:
-    """What the plans of one request show, each read once, and again where an abort has cut it."""
+    """
+    What the plans of one request show, each read once, and again where an abort has cut it.
 
-    def __init__(self, form: Form) -> None:
-        self._thinking, self._tools = form.thinking, bool(form.tools) and form.choice != "none"
+    ``tools`` says whether calls are looked for; None: where the form has tools to call.
+    """
+
+    def __init__(self, form: Form, tools: bool | None = None) -> None:
+        self._thinking = form.thinking
+        self._tools = bool(form.tools) and form.choice != "none" if tools is None else tools
         self._views: dict[int, tuple[Sequence[str], View]] = {}
 
     def __call__(self, plan: Plan) -> View:

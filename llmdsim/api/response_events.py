@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmdsim.api.logprobs import Logprobs
-from llmdsim.api.parsing import CONTENT, NAME, REASONING, Piece, View, call_id, merged, parse
+from llmdsim.api.parsing import CONTENT, NAME, REASONING, Piece, View, Views, call_id, merged
 from llmdsim.api.parts import dumps, escaped, spans
 from llmdsim.api.response_items import OpenCall, OpenItem, OpenMessage, OpenReasoning, outputs
 from llmdsim.api.response_object import (
@@ -55,7 +55,7 @@ class ResponseWriter:
         self._open: OpenItem | None = None
         self._cut = b"", b"", b""
         self._output: list[Item] = []
-        self._view: View | None = None
+        self._views = Views(ask.form, ask.finds_calls)
         self.told: dict[str, Any] | None = None
 
     def fresh(self) -> ResponseWriter:
@@ -141,9 +141,7 @@ class ResponseWriter:
     def _seen(self, plan: Plan) -> View:
         if not self._parsed:
             return View((), None, "".join(plan.texts) or None, (), ())
-        if self._view is None or len(self._view.pieces) != len(plan.texts):
-            self._view = parse(plan.texts, thinking=self._ask.form.thinking, tools=self._ask.finds_calls)
-        return self._view
+        return self._views(plan)
 
     def _spell(self, plan: Plan, start: int, stop: int) -> bytes:
         """The events of tokens that are spelled in full."""

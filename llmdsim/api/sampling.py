@@ -109,6 +109,8 @@ def request_fields(body: Mapping[str, Any], config: Config) -> dict[str, Any]:
         "seed": body.get("seed"),
         "priority": given(body, "priority", 0),
         "cache_salt": given(body, "cache_salt", ""),
+        "return_prompt_text": given(body, "return_prompt_text", False),
+        "truncate": body.get("truncate_prompt_tokens"),
         "return_token_ids": given(body, "return_token_ids", False),
         "tokens_as_ids": given(body, "return_tokens_as_token_ids", config.return_tokens_as_token_ids),
         "stream_interval": given(body, "stream_interval", config.stream_interval),

@@ -14,13 +14,14 @@ from typing import Protocol
 import attrs
 
 from llmdsim.config import Config
+from llmdsim.faults import BAD_REQUEST, Fault
 from llmdsim.sim.regexes import matching
 from llmdsim.sim.request import Constraint, Prompt, Request, Tokens
 from llmdsim.sim.synthesis import Ranges, synthesize
 from llmdsim.sim.tools import Call, draw_calls
 
 SHORTEST_THOUGHT = 8  # tokens: whoever allows fewer sees reasoning alone
-DICTATED = re.compile(r"SAY<<(.*)>>", re.DOTALL)
+DICTATED = re.compile(r".*SAY<<(.*)>>", re.DOTALL)  # the last one: a conversation holds those of earlier turns
 
 
 @attrs.frozen(slots=True)
@@ -62,7 +63,7 @@ class Author:
 
     def draft(self, request: Request, prompt: Prompt, text: str, tokens: Tokens, limit: int, rng: Random) -> Draft:
         """The raw answer to one prompt: at most ``limit`` tokens. ``text`` is the prompt as it was tokenized."""
-        dictated = DICTATED.search(text) if "SAY<<" in text else None
+        dictated = DICTATED.match(text) if "SAY<<" in text else None
         if dictated is not None:
             return self._fit(self._encoder.encode(dictated[1], False), limit)
         formed = self._formed(request, rng)
@@ -87,13 +88,19 @@ class Author:
         if kind == "choice":
             return str(rng.choice(value))
         if kind == "regex":
-            return matching(value, rng)
+            return self._matching(value, rng)
         if kind == "json":
             schema = json.loads(value) if isinstance(value, str) else value
             return json.dumps(synthesize(schema, rng, self._ranges), ensure_ascii=False)
         if kind == "json_object":
             return json.dumps(synthesize(_OBJECT, rng, self._ranges), ensure_ascii=False)
         return None  # grammars are not followed: plain text
+
+    def _matching(self, pattern: str, rng: Random) -> str:
+        try:
+            return matching(pattern, rng)
+        except ValueError as problem:
+            raise Fault(BAD_REQUEST, f"Grammar error: {problem}") from None
 
     def _thought(self, said: Tokens, filler: bool, rng: Random) -> tuple[Tokens, Tokens]:
         """Reasoning and answer: of filler the configured share is reasoning, other answers come whole after as much."""

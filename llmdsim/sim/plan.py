@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -20,6 +20,7 @@ from llmdsim.sim.cache import Ticket
 from llmdsim.sim.request import Conversation, Prompt, Request, Tokens
 from llmdsim.sim.stopping import cut
 
+T = TypeVar("T")
 NEVER = 1 << 62  # tokens
 RENDERED = {"self", "messages", "tools", "generation_prompt"}  # what a template is given besides its own arguments
 Offload = Callable[..., "Deferred[Any]"]  # runs a function in a thread: offload(function, *arguments)
@@ -55,6 +56,7 @@ class Plan:
     ``limit`` is the most tokens that could have been generated. ``tokens`` are the texts of the tokens themselves,
     where the request wants log-probabilities.
     ``ticket`` is its share of the KV cache, and ``boundary`` the number of tokens at which the next block is full.
+    ``prompt_text`` is the prompt as it was tokenized, empty for one of ids.
     The times are clock seconds, set as they pass.
     """
 
@@ -67,6 +69,7 @@ class Plan:
     stop_reason: str | int | None = None
     tokens: Sequence[str] = ()
     limit: int = 0
+    prompt_text: str = ""
     cached_tokens: int = 0
     ticket: Ticket | None = None
     boundary: int = NEVER
@@ -111,7 +114,7 @@ class Planner:
         plans: list[Plan] = []
         for prompt in request.prompts:
             text = "" if isinstance(prompt, tuple) else self.text(prompt)
-            tokens = await self._encode(prompt, text)
+            tokens = await self._encode(prompt, text, request.truncate)
             if request.prompt_logprobs is not None or request.echo:
                 tokens = self._spelled(tokens)
             limit = self._limit(request, len(tokens.ids))
@@ -136,14 +139,22 @@ class Planner:
         template = {name: value for name, value in prompt.template.items() if name not in RENDERED}
         return self._tokenizer.render(prompt.messages, prompt.tools, prompt.generation_prompt, **template)
 
-    async def _encode(self, prompt: Prompt, text: str) -> Tokens:
+    async def _encode(self, prompt: Prompt, text: str, truncate: int | None = None) -> Tokens:
         if isinstance(prompt, tuple):
-            return self._from_ids(prompt)
-        self._check_characters(text)
+            return self._from_ids(prompt if truncate is None else self._end(prompt, truncate))
+        if truncate is None:
+            self._check_characters(text)
         tokens = await self.tokenize(text, isinstance(prompt, str))
+        if truncate is not None:
+            tokens = Tokens(self._end(tokens.ids, truncate), self._end(tokens.texts, truncate))
         if len(tokens.ids) > self._max_model_len:
             raise self._too_long("at least ", self._max_model_len + 1)  # vLLM stops tokenizing one beyond the limit
         return tokens
+
+    def _end(self, values: Sequence[T], count: int) -> Any:
+        """The last so many; -1: as many as leave room for one more in the window."""
+        keep = self._max_model_len - 1 if count < 0 else count
+        return values[max(len(values) - keep, 0) :]
 
     def _spelled(self, tokens: Tokens) -> Tokens:
         """Tokens with their texts, which a prompt of ids comes without."""
@@ -201,7 +212,7 @@ class Planner:
         rng = self._rng if request.seed is None else Random(f"{request.seed}:{index}")
         draft = self._author.draft(request, prompt, text, tokens, limit, rng)
         spoken = cut(draft.tokens, draft.complete, self._tokenizer.eos, request.stops)
-        return Plan(request, index, tokens, *spoken, self._own_texts(request, draft), limit)
+        return Plan(request, index, tokens, *spoken, self._own_texts(request, draft), limit, text)
 
     def _own_texts(self, request: Request, draft: Draft) -> Sequence[str]:
         return () if request.logprobs is None else [*draft.tokens.texts, self._tokenizer.eos[1]]

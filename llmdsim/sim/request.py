@@ -89,6 +89,7 @@ class Request:
     ``max_tokens`` None means up to the context window; ``limit_name`` is the field it came from, for error texts.
     ``id`` is what clients see, ``bare_id`` the same without its API's prefix.
     ``prompts`` holds at least one prompt; choice ``i`` answers prompt ``i // n``.
+    ``truncate`` keeps that many tokens of each prompt's end (-1: what the window holds).
     ``logprobs`` and ``prompt_logprobs`` count alternatives, None where none are wanted.
     """
 
@@ -110,6 +111,8 @@ class Request:
     echo: bool = False
     prompt_only: bool = False
     cache_salt: str = ""
+    return_prompt_text: bool = False
+    truncate: int | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     tokens_as_ids: bool = False

@@ -12,46 +12,23 @@ from collections.abc import Callable, Container, Hashable
 from random import Random
 from typing import Any
 
-import attrs
-
-from llmdsim.config import Config
 from llmdsim.sim.amounts import draw_integer, draw_number
 from llmdsim.sim.documents import SCALARS, Document
 from llmdsim.sim.merging import Unsatisfiable, both, child, element, holders, key_of, meant, types, without
+from llmdsim.sim.ranges import Ranges
 from llmdsim.sim.regexes import matching
 from llmdsim.sim.schemas import Schema, refusal
 from llmdsim.sim.texts import LONGEST, WORDS, draw_text
+
+__all__ = ["Ranges", "synthesize"]
 
 Place = tuple[str | int, ...]
 
 ATTEMPTS = 20
 DEEP, DEEPEST = 5, 30  # levels of a value: from here on as little as possible; nothing
 SOME, MOST = 300, 5000  # values in an answer, from where on as little as possible; steps in all
-LONG = 100  # elements, unless the schema or the flags ask for more
 JUDGING = 5  # steps that a validation counts for
 TRIES = 50  # for an element or a name that is not there yet
-
-
-@attrs.frozen(slots=True)
-class Ranges:
-    """What the flags say of drawn values: ranges with both ends, and how often (0 to 1) what is optional is given."""
-
-    integers: tuple[int, int]
-    numbers: tuple[float, float]
-    lengths: tuple[int, int]
-    given_on_top: float
-    given_below: float
-
-    @classmethod
-    def of(cls, config: Config) -> Ranges:
-        """The flags' own."""
-        return cls(
-            (config.min_tool_call_integer_param, config.max_tool_call_integer_param),
-            (config.min_tool_call_number_param, config.max_tool_call_number_param),
-            (config.min_tool_call_array_param_length, config.max_tool_call_array_param_length),
-            config.tool_call_not_required_param_probability / 100,
-            config.object_tool_call_not_required_field_probability / 100,
-        )
 
 
 def synthesize(schema: Any, rng: Random, ranges: Ranges) -> Any:
@@ -195,7 +172,10 @@ class _Drawing:
 
     def _array(self, flat: Schema, place: Place) -> list[Any]:
         groups = [holder for holder in holders(flat) if "contains" in holder]
-        length = self._length(flat, place, max([0, *(int(group.get("minContains", 1)) for group in groups)]))
+        needed = max([0, *(int(group.get("minContains", 1)) for group in groups)])
+        length = self._ranges.length(flat, needed, self._brief(place), self._rng)
+        if length > MOST:
+            raise refusal("the schema is too large", _path(place))
         asked = [element(flat, index) for index in range(length)]
         for group in groups:
             for index in self._rng.sample(range(length), int(group.get("minContains", 1))):
@@ -203,20 +183,6 @@ class _Drawing:
         if flat.get("uniqueItems"):
             return self._different(asked, int(flat.get("minItems", 0)), place)
         return [self.value(schema, (*place, index)) for index, schema in enumerate(asked)]
-
-    def _length(self, flat: Schema, place: Place, needed: int) -> int:
-        prefix = len(flat.get("prefixItems", ()))
-        least, most = int(max(flat.get("minItems", 0), needed)), flat.get("maxItems", math.inf)
-        if flat.get("items") is False:
-            most = min(most, prefix)
-        if least > most:
-            raise Unsatisfiable(f"minItems ({least}) is greater than maxItems ({int(most)})")
-        low, high = (prefix, prefix) if prefix else self._ranges.lengths
-        low = least if "minItems" in flat or self._brief(place) else max(low, least)
-        high = low if self._brief(place) else max(min(flat.get("maxItems", high), max(high, LONG)), low)
-        if low > MOST:
-            raise refusal("the schema is too large", _path(place))
-        return self._rng.randint(int(min(low, most)), int(min(high, most)))
 
     def _different(self, asked: list[Schema | bool], least: int, place: Place) -> list[Any]:
         """Values of which no two are equal, fewer than asked for where there are no more."""
@@ -244,12 +210,13 @@ class _Drawing:
         raise Unsatisfiable("there are no more different elements")
 
     def _object(self, flat: Schema, place: Place) -> dict[str, Any]:
-        fields, required = flat.get("properties", {}), flat.get("required", ())
+        fields, required = flat.get("properties", {}), dict.fromkeys(flat.get("required", ()))
         least, most = int(flat.get("minProperties", 0)), flat.get("maxProperties", math.inf)
         if max(least, len(required)) > most:
             raise Unsatisfiable(f"maxProperties ({int(most)}) is too small")
         optional = [name for name in fields if name not in required]
-        given = self._given(optional, most - len(required), place)
+        room = 0 if self._brief(place) else most - len(required)
+        given = self._ranges.given(optional, room, not place, self._rng)
         value: dict[str, Any] = {}
         for name in [*(name for name in fields if name in required or name in given), *required]:
             if name not in value:
@@ -259,13 +226,6 @@ class _Drawing:
                 self._give(value, name, flat, place, False)
         self._extend(value, flat, least, most, place)
         return value
-
-    def _given(self, optional: list[str], room: float, place: Place) -> set[str]:
-        if self._brief(place):
-            return set()
-        share = self._ranges.given_below if place else self._ranges.given_on_top
-        given = [name for name in optional if self._rng.random() < share]
-        return set(given if len(given) <= room else self._rng.sample(given, int(room)))
 
     def _give(self, value: dict[str, Any], name: str, flat: Schema, place: Place, required: bool) -> None:
         try:

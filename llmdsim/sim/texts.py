@@ -36,10 +36,10 @@ def draw_text(
 
     A known format is kept unless length or patterns forbid it; ``fresh``: rather one that is seldom drawn.
     """
-    if least > most:
-        raise ValueError(f"minLength ({least}) is greater than maxLength ({most})")
     if least > LONGEST:
         raise ValueError(f"minLength ({least}) is more than a string may have here ({LONGEST})")
+    if least > most:
+        raise ValueError(f"minLength ({least}) is greater than maxLength ({most})")
     if format in FORMATS:
         for _ in range(TRIES):
             text = FORMATS[format](rng)

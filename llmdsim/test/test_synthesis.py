@@ -63,9 +63,7 @@ VALUES = st.recursive(
 LEAVES = st.one_of(
     typed("string", LENGTHS),
     typed("string", some_of(format=st.sampled_from([*FORMATS, "unheard-of"]))),
-    typed(
-        "string", PATTERNS.map(lambda pattern: {"pattern": pattern}), between("minLength", "none", st.integers(0, 20))
-    ),
+    typed("string", PATTERNS.map(lambda pattern: {"pattern": pattern}), some_of(minLength=st.integers(0, 8))),
     typed("integer", between("minimum", "maximum", st.integers(-500, 500))),
     typed(
         "integer", st.integers(1, 60).map(lambda step: {"multipleOf": step}), some_of(minimum=st.integers(-500, 500))
@@ -158,8 +156,8 @@ FLAGS = st.builds(
 )
 PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
-SCHEMA = st.deferred(lambda: WILD)
-WILD = st.booleans() | some_of(
+SCHEMA: st.SearchStrategy = st.deferred(lambda: WILD)
+WILD: st.SearchStrategy = st.booleans() | some_of(
     type=st.sampled_from(["string", "integer", "number", "object", "array", ["null", "boolean"], ["object", "array"]]),
     enum=st.lists(VALUES, max_size=3),
     const=VALUES,
