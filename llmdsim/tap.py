@@ -25,9 +25,12 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.python.usage import Options as UsageOptions
 
+from llmdsim import events
 from llmdsim.config import Config, ConfigError, HelpRequested, load
 from llmdsim.dataset import Echo, Presets
+from llmdsim.events import Publisher
 from llmdsim.grpc.sniff import GrpcFactory
+from llmdsim.sim.memory import unheard
 from llmdsim.sim.plan import Tokenizer
 from llmdsim.sim.rank import Rank
 from llmdsim.tokenizer import choose
@@ -73,9 +76,11 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:
     tokenizer = _tokenizer(config)
     source = Echo(tokenizer.encode) if config.mode == "echo" else Presets(tokenizer.encode, shortest=_shortest(config))
     for part in config.ranks():
+        publisher = _publisher(part, reactor)
+        heard = unheard if publisher is None else publisher.note
         part = attrs.evolve(part, seed=seed)
-        rank = Rank(part, reactor, time.time, tokenizer, source, threads.offload)
-        RankService(rank, reactor).setServiceParent(service)
+        rank = Rank(part, reactor, time.time, tokenizer, source, threads.offload, heard)
+        RankService(rank, reactor, publisher).setServiceParent(service)
     reactor.callWhenRunning(_settle)
     return service
 
@@ -105,8 +110,10 @@ class Threads(Service):
 class RankService(MultiService):
     """One rank and its port. Stopping waits for its open requests, while the port goes on refusing new ones."""
 
-    def __init__(self, rank: Rank, reactor: IReactorCore) -> None:
+    def __init__(self, rank: Rank, reactor: IReactorCore, publisher: Publisher | None = None) -> None:
         super().__init__()
+        if publisher is not None:
+            publisher.setServiceParent(self)
         config = rank.config
         self.setName(f"rank {config.data_parallel_rank}")
         self._rank = rank
@@ -200,6 +207,18 @@ def _tokenizer(config: Config) -> Tokenizer:
         )
     except ValueError as problem:
         _give_up(str(problem), 1)
+
+
+def _publisher(config: Config, reactor: Any) -> Publisher | None:
+    try:
+        wanted = events.settings(config)
+    except ConfigError as problem:
+        _give_up(str(problem), 2)
+    if wanted is None:
+        return None
+    from llmdsim.zeromq import Sockets  # ZeroMQ takes its time to import
+
+    return Publisher(wanted, reactor, time.time, Sockets)
 
 
 def _shortest(config: Config) -> int:

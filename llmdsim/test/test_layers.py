@@ -30,15 +30,20 @@ MAY_IMPORT = {
     "simulated": SOURCES,
     "huggingface": (*SOURCES, "template"),
     "tokenizer": (*SOURCES, "simulated", "huggingface"),
-    "events": SOURCES,
-    "tap": ("web", "grpc", "api", "sim", "config", "faults", "dataset", "tokenizer", "events"),
+    "eventform": SOURCES,
+    "replay": (),
+    "events": (*SOURCES, "eventform", "replay"),
+    "zeromq": ("events",),
+    "tap": ("zeromq", "web", "grpc", "api", "sim", "config", "faults", "dataset", "tokenizer", "events"),
     "cli": (),
 }
 # What stays outside of a floor: the engine knows no doors and no stores, the others no engine.
 CLOSED = {
     "sim": ("klein", "twisted.web", "txzmq", "zmq", "sqlite3", "tokenizers"),
     "api": ("twisted", "klein", *ENGINE),
-    **dict.fromkeys(("dataset", "template", "simulated", "huggingface", "tokenizer", "events"), ENGINE),
+    **dict.fromkeys(
+        ("dataset", "template", "simulated", "huggingface", "tokenizer", "events", "eventform", "replay"), ENGINE
+    ),
 }
 
 

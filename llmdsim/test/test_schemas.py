@@ -74,6 +74,16 @@ class KeywordTests(SynchronousTestCase):
         closed = {"properties": {"a": {}}, "required": ["a"], "additionalProperties": False}
         self.assertAll({"allOf": [closed, {"properties": {"b": {}}}]}, lambda value: set(value) == {"a"})
 
+    def test_what_several_schemas_ask_of_the_same_value_holds_at_once(self):
+        low, high = {"type": "integer", "minimum": 50}, {"type": "number", "maximum": 52, "multipleOf": 2}
+        for keyword in ("additionalProperties", "items"):
+            kind = "array" if keyword == "items" else "object"
+            schema = {"type": kind, "allOf": [{keyword: low}, {keyword: high}], "minProperties": 2, "minItems": 2}
+            for value in values(schema):
+                parts = list(value.values() if isinstance(value, dict) else value)
+                self.assertGreaterEqual(len(parts), 2)
+                self.assertLessEqual(set(parts), {50, 52})
+
     def test_earlier_drafts_are_understood(self):
         self.assertAll(
             {"type": "integer", "minimum": 4, "exclusiveMinimum": True, "maximum": 5}, lambda value: value == 5

@@ -36,6 +36,7 @@ log = Logger()
 
 _NUMBER = re.compile(r"\s*[+-]?\d{1,9}\s*", re.ASCII)
 
+
 class Generation:
     """What every generating route does, whatever its dialect."""
 
