@@ -105,6 +105,10 @@ def _loras(_key: str, value: object) -> tuple[Mapping[str, Any], ...]:
 def _lora(item: Any) -> Mapping[str, Any]:
     if not isinstance(item, Mapping):
         raise ValueError("fake metrics loras: expected objects")
+    for key in ("running", "waiting"):
+        if not isinstance(item.get(key, ""), str):
+            raise ValueError(f"fake metrics loras: {key} is not a string")
+    _number("loras: timestamp", item.get("timestamp", 0))
     return item
 
 

@@ -95,7 +95,8 @@ class Meters:
         self.lora((), ())
         families = [self._declared(row) for row in TABLE]
         families += [] if max_loras is None else [self._lora]
-        families += [self._cache_config(cache_info), *map(self._declared, OWN)]
+        self.cache_config = self._cache_config(cache_info)
+        families += [self.cache_config, *map(self._declared, OWN)]
         families += self._older_names() if deprecated else []
         self.registry = self._registry(families)
         self._bind()

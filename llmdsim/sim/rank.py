@@ -6,7 +6,6 @@ serve() is the only way in, for every door; leaving early is cancelling it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from hashlib import blake2b
@@ -17,22 +16,21 @@ from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherR
 from twisted.internet.interfaces import IReactorTime
 
 from llmdsim.config import Config
-from llmdsim.faults import BUSY, UNAVAILABLE, Fault
+from llmdsim.faults import UNAVAILABLE, Fault
+from llmdsim.sim.admission import Admission
 from llmdsim.sim.author import Source
 from llmdsim.sim.cache import Event
+from llmdsim.sim.fake import Fake
+from llmdsim.sim.injection import Injection
 from llmdsim.sim.latency import Latency
 from llmdsim.sim.lora import Adapters
 from llmdsim.sim.memory import Memory, unheard
-from llmdsim.sim.metrics import Finished, Load, meters
+from llmdsim.sim.metrics import Finished, Load, Meters, meters
 from llmdsim.sim.pacing import Pacer, Stream
 from llmdsim.sim.plan import Offload, Plan, Planner, Sink, Tokenizer, abort
 from llmdsim.sim.request import Request
 from llmdsim.sim.scheduler import Scheduler, Seat
 from llmdsim.sim.state import State
-
-BUSY_TEXT = (
-    "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
-)
 
 
 @attrs.define(slots=True, eq=False)
@@ -68,18 +66,20 @@ class Rank:
         self.adapters = Adapters(config.served_model_name, config.lora_modules, config.max_loras)
         self.scheduler = Scheduler(clock, config.max_num_seqs, config.max_waiting_queue_length, self.adapters)
         self.meters = meters(config, self.load, wall)
+        self.fake = None if config.fake_metrics is None else Fake(config, self.meters.cache_config, clock.seconds, wall)
+        self.admission = Admission(config, self.meters)
         self.latency = Latency(config, rng, lambda: self.scheduler.running)
+        self.injection = Injection(config, rng)
         self.memory = Memory(config, self.adapters, self.meters, note)
         self.pacer = Pacer(clock, self.latency.gap, self.meters, self.memory.grow)
         self.state = State(self, self.pacer)
         self.planner = Planner(config, tokenizer, source, offload, rng)
         self.started = clock.seconds()
         self.open = 0  # requests accepted and not yet answered
-        self._open_tokens = 0
         self._serving: dict[str, Sequence[_Part]] = {}
-        self._adapters_in_flight: Counter[str] = Counter()
         self._id_base = b"%d-%d-" % (seed, config.port)
         self._ids = 0
+        self._rng = rng
         self._drained: Deferred[None] | None = None
 
     def new_id(self) -> str:
@@ -97,6 +97,20 @@ class Rank:
         """Whether ``startup-duration`` has passed."""
         return bool(self.clock.seconds() - self.started >= self.config.startup_duration)
 
+    def reconfigure(self, config: Config) -> None:
+        """Go by a configuration that differs in live settings only; what runs already takes its token gaps from it."""
+        self.config = config
+        self.latency = Latency(config, self._rng, lambda: self.scheduler.running)
+        self.pacer.gap = self.latency.gap
+        self.injection = Injection(config, self._rng)
+        if self.fake is not None:
+            self.fake.update(config.fake_metrics or {})
+
+    @property
+    def page(self) -> Meters | Fake:
+        """Whose registry clients see: of what happens, or the fake one."""
+        return self.fake or self.meters
+
     async def serve(self, request: Request, sink: Sink) -> None:
         """
         Answer a request into a sink; returns when the last sequence has ended.
@@ -106,6 +120,7 @@ class Rank:
         arrival = self.clock.seconds()
         if self.draining:
             raise Fault(UNAVAILABLE, "server is shutting down")
+        self.injection.strike()
         self.open += 1
         try:
             await self.state.enter()
@@ -179,7 +194,7 @@ class Rank:
 
     def _enter(self, plans: Sequence[Plan]) -> list[_Part]:
         """Ask for a seat for each plan, or for none: a full queue refuses the whole request."""
-        self._admit(plans)
+        self.admission.admit(plans, self.scheduler.running + self.scheduler.waiting)
         by_priority = self.config.scheduling_policy == "priority"
         parts: list[_Part] = []
         try:
@@ -188,40 +203,18 @@ class Rank:
                 priority = plan.request.priority if by_priority else 0
                 seat = self.scheduler.enter(adapter, priority, partial(self.memory.reserve, plan))
                 parts.append(_Part(plan, seat))
-                self._in_flight(plan, 1)
+                self.admission.count(plan, 1)
         except Fault:
             for part in parts:
                 self._withdraw(part)
             raise
         return parts
 
-    def _admit(self, plans: Sequence[Plan]) -> None:
-        config, scheduler = self.config, self.scheduler
-        sequences = scheduler.running + scheduler.waiting + len(plans)
-        if config.max_num_queued_reqs is not None and sequences > config.max_num_queued_reqs:
-            self.meters.rejected("max_num_queued_reqs")
-            raise Fault(BUSY, BUSY_TEXT)
-        tokens = self._open_tokens + sum(plan.prompt_tokens for plan in plans)
-        if config.max_num_queued_tokens is not None and tokens > config.max_num_queued_tokens:
-            self.meters.rejected("max_num_queued_tokens")
-            raise Fault(BUSY, BUSY_TEXT)
-
     def _withdraw(self, part: _Part) -> None:
         self.memory.release(part.plan)
         part.seat.addCallbacks(self.scheduler.leave, lambda failure: None)
         part.seat.cancel()
-        self._in_flight(part.plan, -1)
-
-    def _in_flight(self, plan: Plan, change: int) -> None:
-        self._open_tokens += change * plan.prompt_tokens
-        adapter = plan.request.model.adapter
-        if adapter is None:
-            return
-        self._adapters_in_flight[adapter] += change
-        if not self._adapters_in_flight[adapter]:
-            del self._adapters_in_flight[adapter]
-        names = tuple(self._adapters_in_flight)
-        self.meters.lora(names, names)  # vLLM lists an adapter under both labels while it has any request
+        self.admission.count(part.plan, -1)
 
     async def _speak_all(self, parts: Sequence[_Part], sink: Sink) -> None:
         if len(parts) == 1:
@@ -240,7 +233,7 @@ class Rank:
         try:
             seat = await part.seat
         except CancelledError:
-            self._in_flight(plan, -1)
+            self.admission.count(plan, -1)
             if not part.aborted:
                 raise
             self._end_unspoken(plan, sink)
@@ -255,7 +248,7 @@ class Rank:
         finally:
             self.memory.release(plan)
             self.scheduler.leave(seat)
-            self._in_flight(plan, -1)
+            self.admission.count(plan, -1)
 
     async def _heard(self, stream: Stream) -> None:
         try:

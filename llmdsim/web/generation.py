@@ -28,6 +28,7 @@ from llmdsim.sim.rank import Rank
 from llmdsim.sim.request import Request
 from llmdsim.web.answer import Answer, fault_answer
 from llmdsim.web.app import App
+from llmdsim.web.controls import fail_on_demand
 from llmdsim.web.orca import load_metrics
 from llmdsim.web.sinks import Ear, EventStream, Headers, Whole
 from llmdsim.web.wire import header
@@ -53,7 +54,9 @@ class Generation:
 
     async def _answer(self, http: IRequest, dialect: Dialect) -> Answer | None:
         rank = self._rank
-        body = dialect.check(read_json(http.content.read(), header(http, b"content-type")))
+        asked = read_json(http.content.read(), header(http, b"content-type"))
+        fail_on_demand(http)
+        body = dialect.check(asked)
         self._check_rank(http)
         model = rank.adapters.find(body.get("model"))
         request = dialect.parse(body, self._id(http, body), model)

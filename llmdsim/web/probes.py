@@ -22,7 +22,7 @@ def routes(app: App, rank: Rank) -> None:
 
     @app.route("/metrics")
     def metrics(http: IRequest) -> Answer:
-        body, content_type = render(rank.meters.registry, header(http, b"accept") or "")
+        body, content_type = render(rank.page.registry, header(http, b"accept") or "")
         return Answer(body, content_type=content_type.encode())
 
 

@@ -27,6 +27,7 @@ from llmdsim.sim.rank import Rank
 from llmdsim.sim.request import Request
 from llmdsim.web.answer import Answer
 from llmdsim.web.app import App
+from llmdsim.web.controls import fail_on_demand
 from llmdsim.web.generation import Generation
 from llmdsim.web.response_store import Background, Kept, Store
 from llmdsim.web.sinks import Ear, EventStream
@@ -118,7 +119,9 @@ class ResponsesDoor(Generation):
         """Answer a request; None: it was streamed."""
         dialect, rank = self._dialect, self._rank
         raw = http.content.read()
-        body = dialect.check(read_json(raw, header(http, b"content-type")))
+        asked = read_json(raw, header(http, b"content-type"))
+        fail_on_demand(http)
+        body = dialect.check(asked)
         self._check_rank(http)
         model = rank.adapters.find(body.get("model"))
         dialect.check_history(body)
