@@ -13,8 +13,8 @@ from typing import Any
 from llmdsim.api.sampling import given, refuse
 from llmdsim.config import Config
 from llmdsim.faults import bad_value
-from llmdsim.sim.regexes import found
 from llmdsim.sim.request import Constraint, Form
+from llmdsim.sim.synthesis.regexes import found
 from llmdsim.sim.tools import Tool
 
 NO_AUTO = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'

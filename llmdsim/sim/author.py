@@ -15,9 +15,9 @@ import attrs
 
 from llmdsim.config import Config
 from llmdsim.faults import BAD_REQUEST, Fault
-from llmdsim.sim.regexes import matching
 from llmdsim.sim.request import Constraint, Prompt, Request, Tokens
-from llmdsim.sim.synthesis import Ranges, synthesize
+from llmdsim.sim.synthesis.regexes import matching
+from llmdsim.sim.synthesis.values import Ranges, synthesize
 from llmdsim.sim.tools import Call, draw_calls
 
 SHORTEST_THOUGHT = 8  # tokens: whoever allows fewer sees reasoning alone

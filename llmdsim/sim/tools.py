@@ -15,7 +15,7 @@ import attrs
 
 from llmdsim.config import Config
 from llmdsim.faults import bad_value
-from llmdsim.sim.synthesis import Ranges, synthesize
+from llmdsim.sim.synthesis.values import Ranges, synthesize
 
 
 @attrs.frozen(slots=True)

@@ -1,4 +1,4 @@
-"""Tests for llmdsim.sim.ranges and what synthesis makes of it."""
+"""Tests for llmdsim.sim.synthesis.ranges and what synthesis makes of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from llmdsim.config import Config
 from llmdsim.faults import Fault
-from llmdsim.sim.synthesis import Ranges, synthesize
+from llmdsim.sim.synthesis.values import Ranges, synthesize
 
 
 def values(schema, count=200, **flags):

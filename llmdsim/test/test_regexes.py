@@ -1,4 +1,4 @@
-"""Tests for llmdsim.sim.regexes."""
+"""Tests for llmdsim.sim.synthesis.regexes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmdsim.sim.regexes import found, matching
+from llmdsim.sim.synthesis.regexes import found, matching
 
 CLASSES = [
     "[a-z]",

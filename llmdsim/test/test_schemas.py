@@ -1,4 +1,4 @@
-"""Tests for llmdsim.sim.schemas, merging and documents: what synthesis makes of single keywords, and refuses."""
+"""The rooms schemas, merging and documents: what synthesis makes of single keywords, and what it refuses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmdsim.faults import Fault
-from llmdsim.sim.synthesis import Ranges, synthesize
+from llmdsim.sim.synthesis.values import Ranges, synthesize
 
 RANGES = Ranges((0, 100), (0.0, 100.0), (1, 5), 0.5, 0.5)
 

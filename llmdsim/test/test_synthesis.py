@@ -1,4 +1,4 @@
-"""Tests for llmdsim.sim.synthesis: values that are drawn fit their schemas, whatever these are."""
+"""Tests for llmdsim.sim.synthesis.values: values that are drawn fit their schemas, whatever these are."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmdsim.faults import Fault
-from llmdsim.sim.synthesis import Ranges, synthesize
-from llmdsim.sim.texts import FORMATS
+from llmdsim.sim.synthesis.texts import FORMATS
+from llmdsim.sim.synthesis.values import Ranges, synthesize
 
 RANGES = Ranges((0, 100), (0.0, 100.0), (1, 5), 0.5, 0.5)
 NAMES = st.sampled_from(["a", "b", "city", "x-1", "größe"])

@@ -1,4 +1,4 @@
-"""Tests for llmdsim.sim.texts."""
+"""Tests for llmdsim.sim.synthesis.texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmdsim.sim.texts import FORMATS, WORDS, draw_text
+from llmdsim.sim.synthesis.texts import FORMATS, WORDS, draw_text
 
 HOST = re.compile(r"([a-z0-9-]{1,63}\.)+[a-z]{2,}")
 

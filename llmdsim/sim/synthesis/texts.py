@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from uuid import UUID
 
-from llmdsim.sim.regexes import found, matching
+from llmdsim.sim.synthesis.regexes import found, matching
 
 WORDS = (
     "amber", "anchor", "basket", "birch", "bridge", "candle", "canyon", "cedar", "cloud", "copper", "coral", "ember",

@@ -13,7 +13,7 @@ from fractions import Fraction
 from random import Random
 from typing import Any
 
-from llmdsim.sim.schemas import Schema
+from llmdsim.sim.synthesis.schemas import Schema
 
 Range = tuple[float, float]
 WIDTH = 100  # of a range that is open at one side

@@ -13,8 +13,8 @@ from functools import reduce
 from math import gcd, lcm
 from typing import Any
 
-from llmdsim.sim.regexes import found
-from llmdsim.sim.schemas import TYPES, Schema
+from llmdsim.sim.synthesis.regexes import found
+from llmdsim.sim.synthesis.schemas import TYPES, Schema
 
 GROUPS = (("anyOf",), ("oneOf",), ("not",), ("pattern",), ("contains", "minContains", "maxContains"))
 _GROUPED = {key for group in GROUPS for key in group} | {"allOf"}

@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from llmdsim.sim.patterns import FAR, PARSER, Draw, Node, Reader, Stuck
+from llmdsim.sim.synthesis.patterns import FAR, PARSER, Draw, Node, Reader, Stuck
 
 ATTEMPTS = 100
 SPREAD = 5  # more repetitions than the fewest, unless the length asks for more

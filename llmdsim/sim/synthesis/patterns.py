@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from llmdsim.sim.alphabets import LETTERS
+from llmdsim.sim.synthesis.alphabets import LETTERS
 
 PARSER = import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Container, Hashable
 from random import Random
 from typing import Any
 
-from llmdsim.sim.amounts import draw_integer, draw_number
-from llmdsim.sim.documents import SCALARS, Document
-from llmdsim.sim.merging import Unsatisfiable, both, child, element, holders, key_of, meant, types, without
-from llmdsim.sim.ranges import Ranges
-from llmdsim.sim.regexes import matching
-from llmdsim.sim.schemas import Schema, refusal
-from llmdsim.sim.texts import LONGEST, WORDS, draw_text
+from llmdsim.sim.synthesis.amounts import draw_integer, draw_number
+from llmdsim.sim.synthesis.documents import SCALARS, Document
+from llmdsim.sim.synthesis.merging import Unsatisfiable, both, child, element, holders, key_of, meant, types, without
+from llmdsim.sim.synthesis.ranges import Ranges
+from llmdsim.sim.synthesis.regexes import matching
+from llmdsim.sim.synthesis.schemas import Schema, refusal
+from llmdsim.sim.synthesis.texts import LONGEST, WORDS, draw_text
 
 __all__ = ["Ranges", "synthesize"]
 

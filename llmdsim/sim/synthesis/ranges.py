@@ -11,8 +11,8 @@ from random import Random
 import attrs
 
 from llmdsim.config import Config
-from llmdsim.sim.merging import Unsatisfiable
-from llmdsim.sim.schemas import Schema
+from llmdsim.sim.synthesis.merging import Unsatisfiable
+from llmdsim.sim.synthesis.schemas import Schema
 
 LONG = 100  # elements, unless the schema or the flags ask for more
 

@@ -10,8 +10,8 @@ import re
 from functools import cached_property, reduce
 from typing import Any
 
-from llmdsim.sim.merging import Unsatisfiable, merge, types
-from llmdsim.sim.schemas import CONSTRAINTS, Schema, modern, target
+from llmdsim.sim.synthesis.merging import Unsatisfiable, merge, types
+from llmdsim.sim.synthesis.schemas import CONSTRAINTS, Schema, modern, target
 
 # What is not built into a value, so that it must be judged.
 JUDGED = frozenset(("oneOf", "not", "contains", "propertyNames", "unevaluatedProperties", "unevaluatedItems"))
