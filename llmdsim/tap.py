@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.python.usage import Options as UsageOptions
 
-from llmdsim import events
+from llmdsim import events, tls
 from llmdsim.config import Config, ConfigError, HelpRequested, load
 from llmdsim.dataset import Echo, Presets
 from llmdsim.events import Publisher
@@ -34,7 +34,7 @@ from llmdsim.sim.memory import unheard
 from llmdsim.sim.plan import Tokenizer
 from llmdsim.sim.rank import Rank
 from llmdsim.tokenizer import choose
-from llmdsim.web.site import make_site
+from llmdsim.web.site import Site, make_site
 from llmdsim.web.transport import Endpoint
 from llmdsim.web.tree import make_app
 from llmdsim.web.unix import UnixEndpoint
@@ -124,14 +124,16 @@ class RankService(MultiService):
             head_size=config.h11_max_incomplete_event_size,
             head_count=config.h11_max_header_count,
             root_path=config.root_path,
+            secure=tls.wanted(config),
         )
         endpoint: IStreamServerEndpoint = Endpoint(reactor, config.host or "", config.port)
         place = f"port {config.port}"
         if config.uds:
             place = config.uds + (f".{config.data_parallel_rank}" if config.data_parallel_rank > 0 else "")
             endpoint = UnixEndpoint(reactor, place)
-        factory = site if config.mm_encoder_only else GrpcFactory(site, rank)
-        Port(endpoint, factory, f"rank {config.data_parallel_rank}: {place}").setServiceParent(self)
+        Port(endpoint, _factory(config, site, rank), f"rank {config.data_parallel_rank}: {place}").setServiceParent(
+            self
+        )
         heartbeat = TimerService(HEARTBEAT, Heartbeat(rank))
         heartbeat.clock = rank.clock
         heartbeat.setServiceParent(self)
@@ -205,6 +207,16 @@ def _tokenizer(config: Config) -> Tokenizer:
             chat_template=config.chat_template,
             log=lambda text: log.info("{text}", text=text),
         )
+    except ValueError as problem:
+        _give_up(str(problem), 1)
+
+
+def _factory(config: Config, site: Site, rank: Rank) -> Any:
+    """What a port speaks: HTTP behind TLS, or HTTP and gRPC in clear text."""
+    if not tls.wanted(config):
+        return site if config.mm_encoder_only else GrpcFactory(site, rank)
+    try:
+        return tls.secured(config, site)
     except ValueError as problem:
         _give_up(str(problem), 1)
 

@@ -58,7 +58,7 @@ class SimulatorFlags:
     strict: bool = flag(False, _GENERAL, "close every gate that vLLM closes, and check requests as vLLM does")
     enable_sleep_mode: bool = flag(False, _GENERAL, "let /sleep free the KV cache")
     enable_request_id_headers: bool = flag(False, _GENERAL, "send X-Request-Id back")
-    log_http: bool = flag(False, _GENERAL, "log each request and its answer")
+    log_http: bool = flag(False, _GENERAL, "log each request and its answer", later=True)
     mm_encoder_only: bool = flag(False, _GENERAL, "run only the encoder of a multimodal model", later=True)
     omni: bool = flag(False, _GENERAL, "answer chats with images too", later=True)
     reasoning_share: float = flag(
@@ -106,11 +106,13 @@ class SimulatorFlags:
     tool_call_not_required_param_probability: int = flag(50, _TOOLS, "percentage: an optional argument is given")
     object_tool_call_not_required_field_probability: int = flag(50, _TOOLS, "percentage: an optional field is given")
     tool_call_extra_call_probability: int = flag(45, _TOOLS, "percentage: yet another tool is called")
-    skip_tool_validation: bool = flag(False, _TOOLS, "do not check the JSON Schemas of tools")
+    skip_tool_validation: bool = flag(False, _TOOLS, "do not check the JSON Schemas of tools", later=True)
 
     enable_kvcache: bool = flag(False, _CACHE, "simulate the KV cache; needs POD_IP in the environment")
     kv_cache_size: int = flag(1024, _CACHE, "blocks in the KV cache")
-    global_cache_hit_threshold: float = flag(0.0, _CACHE, "share of a prompt that must be cached, 0 to 1; 0: off")
+    global_cache_hit_threshold: float = flag(
+        0.0, _CACHE, "share of a prompt that must be cached, 0 to 1; 0: off", later=True
+    )
     block_size: int = flag(16, _CACHE, "tokens in a block: 8, 16, 32, 64 or 128")
     hash_seed: str = flag("", _CACHE, "seed of the block hashes", env="PYTHONHASHSEED")
     zmq_endpoint: str = flag("tcp://127.0.0.1:5557", _CACHE, "where KV events are published; empty: nowhere")

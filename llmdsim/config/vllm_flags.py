@@ -91,7 +91,7 @@ class VllmFlags(SimulatorFlags):
     tokens_only: bool = flag(False, _API, "only tokens in and tokens out")
     max_logprobs: int = flag(20, _API, "most logprobs of one token; -1: no limit")
     return_tokens_as_token_ids: bool = flag(False, _API, "show tokens as token_id:N in logprobs")
-    sse_keep_alive_interval: int = flag(0, _API, "seconds between comments in a silent stream; 0: none")
+    sse_keep_alive_interval: int = flag(0, _API, "seconds between comments in a silent stream; 0: none", later=True)
     fingerprint_mode: str = flag(
         "full", _API, "what system_fingerprint tells", kind=one_of("full", "hash", "custom", "none")
     )
@@ -108,6 +108,6 @@ class VllmFlags(SimulatorFlags):
     )
 
     disable_log_stats: bool = flag(False, _LOG, "no statistics in the log")
-    enable_log_requests: bool = flag(False, _LOG, "log the prompt of each request")
+    enable_log_requests: bool = flag(False, _LOG, "log the prompt of each request", later=True)
     disable_uvicorn_access_log: bool = flag(False, _LOG, "no access log")
     uvicorn_log_level: str = flag("info", _LOG, "level of the access log", kind=_LEVELS)

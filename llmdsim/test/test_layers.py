@@ -31,10 +31,11 @@ MAY_IMPORT = {
     "huggingface": (*SOURCES, "template"),
     "tokenizer": (*SOURCES, "simulated", "huggingface"),
     "eventform": SOURCES,
+    "tls": ("config",),
     "replay": (),
     "events": (*SOURCES, "eventform", "replay"),
     "zeromq": ("events",),
-    "tap": ("zeromq", "web", "grpc", "api", "sim", "config", "faults", "dataset", "tokenizer", "events"),
+    "tap": ("zeromq", "tls", "web", "grpc", "api", "sim", "config", "faults", "dataset", "tokenizer", "events"),
     "cli": (),
 }
 # What stays outside of a floor: the engine knows no doors and no stores, the others no engine.
