@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
@@ -16,6 +18,8 @@ from twisted.web.static import Data
 
 from llmdsim import tls
 from llmdsim.config import Config
+from llmdsim.tap import Options, makeService
+from llmdsim.test.doors import free_port
 
 
 def speak(port: int, context: ssl.SSLContext) -> tuple[str | None, bytes]:
@@ -54,6 +58,37 @@ class ServerTests(TestCase):
         version, line = yield deferToThread(speak, port, context)
         self.assertIn(version, ("TLSv1.2", "TLSv1.3"))
         self.assertEqual(line, b"HTTP/1.1 200 OK")
+
+
+class WholeTests(TestCase):
+    """A whole daemon, whose transports would send past TLS if they were asked for their own quick way."""
+
+    def serve(self) -> int:
+        self.patch(tls, "KEY_SIZE", 2048)
+        options, port = Options(), free_port()
+        options.parseOptions(["--model", "m", "--host", "127.0.0.1", "--port", str(port), "--self-signed-certs"])
+        service = makeService(options)
+        service.startService()
+        self.addCleanup(service.stopService)
+        return port
+
+    @inlineCallbacks
+    def test_answers_and_streams_are_encrypted_like_everything_else(self) -> Any:
+        port = self.serve()
+        for stream in (False, True):
+            answer = yield deferToThread(complete, port, stream)
+            self.assertIn(b"text_completion", answer)
+
+
+def complete(port: int, stream: bool) -> bytes:
+    """A completion over TLS, by a client that trusts anybody."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    body = json.dumps({"prompt": "hi", "max_tokens": 2, "stream": stream}).encode()
+    asked = Request(f"https://127.0.0.1:{port}/v1/completions", body, {"Content-Type": "application/json"})
+    with urlopen(asked, timeout=10, context=context) as answer:
+        data: bytes = answer.read()
+    return data
 
 
 class RefusalTests(SynchronousTestCase):

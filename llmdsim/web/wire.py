@@ -262,9 +262,9 @@ def _direct(http: Any) -> bool:
 
 
 def _send_now(transport: Any) -> Callable[[bytes], None]:
-    # TLS and the transports of tests have no sendNow.
-    send: Callable[[bytes], None] = getattr(transport, "sendNow", transport.write)
-    return send
+    # TLS and the transports of tests have no sendNow. A TLS transport would hand out its socket's, and what it sends is
+    # not encrypted, so only the transport's own class counts.
+    return transport.sendNow if hasattr(type(transport), "sendNow") else transport.write
 
 
 def _stock_head(http: Any, answer: Answer) -> None:
