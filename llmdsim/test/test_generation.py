@@ -131,7 +131,7 @@ class RefusedTests(SynchronousTestCase):
     def test_a_body_that_is_no_json_is_vllms_400(self) -> None:
         door = Door()
         kinds = {"Content-Type": "application/json"}
-        status, kind, message, param = door.ask("POST", CHAT, data=b'{"model": "m", }', headers=kinds).fault()
+        status, kind, message, param = door.ask("POST", CHAT, data=b'{"model": "m", x', headers=kinds).fault()
         self.assertEqual((status, kind, param), (400, "Bad Request", "body.15"))
         self.assertTrue(message.startswith("1 validation error:\n  {'type': 'json_invalid', 'loc': 'body.15',"))
         self.assertEqual(door.ask("POST", CHAT, headers=kinds).fault()[3], "body")
