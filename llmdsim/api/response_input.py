@@ -93,13 +93,21 @@ def _flat(tool: Any) -> Any:
 def _message(item: Mapping[str, Any]) -> Message | None:
     kind = given(item, "type", "message")
     if kind == "message":
-        return {"role": item["role"], "content": item["content"]}
+        return _said(item)
     if kind == "function_call":
         function = {"name": item["name"], "arguments": item["arguments"]}
         return {"role": "assistant", "tool_calls": [{"id": item["call_id"], "type": "function", "function": function}]}
     if kind == "function_call_output":
         return {"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]}
     return {"role": "assistant", "reasoning": _thought(item)} if kind == "reasoning" else None
+
+
+def _said(item: Mapping[str, Any]) -> Message | None:
+    """A message's role and content; None for the bare id of an earlier item, whose type may be absent too."""
+    role, content = item.get("role"), item.get("content")
+    if not isinstance(role, str) or not isinstance(content, (str, list)):
+        return None
+    return {"role": role, "content": content}
 
 
 def _thought(item: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -28,6 +29,13 @@ _UNREADABLE = "There was an error parsing the body"
 _DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _LONG = b"0" * 19
 _ITERATED = frozenset(("ChatCompletionRequest", "TokenizeChatRequest", "BatchChatCompletionRequest"))
+# Statuses that vLLM sends and its document keeps silent about.
+_SENT = {
+    "/invocations": ("404",),
+    "/v1/responses/{response_id}": ("400", "404"),
+    "/v1/responses/{response_id}/cancel": ("400", "404"),
+}
+_REFUSED = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}}
 _CALLS = "ChatCompletionMessageFunctionToolCallParam", "ChatCompletionMessageCustomToolCallParam"
 
 
@@ -67,13 +75,23 @@ def check_any(names: Sequence[str], body: object) -> dict[str, Any]:
 
 
 def document(paths: Iterable[str]) -> dict[str, Any]:
-    """vLLM's OpenAPI document restricted to these paths, in its own order; paths that it does not know are left out."""
+    """
+    vLLM's OpenAPI document restricted to these paths, in its own order; paths that it does not know are left out.
+
+    Refusals that are sent and that it does not mention are added.
+    """
     whole, wanted = openapi(), frozenset(paths)
-    kept = {path: item for path, item in whole["paths"].items() if path in wanted}
+    kept = {path: _honest(item, _SENT.get(path, ())) for path, item in whole["paths"].items() if path in wanted}
     schemas = whole["components"]["schemas"]
     found: set[str] = set()
     _follow(kept, schemas, found)
     return {**whole, "paths": kept, "components": {"schemas": {n: s for n, s in schemas.items() if n in found}}}
+
+
+def _honest(item: dict[str, Any], statuses: Sequence[str]) -> dict[str, Any]:
+    """A path's item, whose operations answer these statuses too."""
+    sent = {status: {"description": HTTPStatus(int(status)).phrase, **_REFUSED} for status in statuses}
+    return {method: {**told, "responses": {**told["responses"], **sent}} for method, told in item.items()}
 
 
 def _checked(names: Sequence[str], body: object) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from llmdsim.api.sampling import given, refuse
 from llmdsim.api.schema import check
 from llmdsim.config import Config
 from llmdsim.faults import Fault
-from llmdsim.sim.messages import content_text
+from llmdsim.sim.messages import prompt_text
 from llmdsim.sim.vectors import Values
 
 Document = Any  # a string, or an object whose content has parts
@@ -49,7 +49,7 @@ def documents(body: Mapping[str, Any]) -> tuple[list[Document], list[Document]]:
 
 def text(document: Document) -> str:
     """What is read of a document."""
-    return document if isinstance(document, str) else content_text(document)
+    return document if isinstance(document, str) else prompt_text(document)
 
 
 def readings(body: Mapping[str, Any], config: Config) -> tuple[Reading, Reading]:

@@ -7,8 +7,9 @@ Messages are taken as JSON has them; whatever has an unexpected shape contribute
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 TEXT = (None, "text", "input_text", "output_text")
 IMAGE = ("image_url", "input_image")
@@ -16,7 +17,12 @@ IMAGE = ("image_url", "input_image")
 
 def content_text(message: Mapping[str, Any]) -> str:
     """The text blocks of a message and ``image: URL`` for its images, one a line; other media are silent."""
-    return "\n".join(line for block in blocks(message) for line in (text_of(block), _image(block)) if line is not None)
+    return _lines(message, _image)
+
+
+def prompt_text(message: Mapping[str, Any]) -> str:
+    """The same as a prompt has it: an image in a ``data:`` URL is its checksum, for no model reads base64."""
+    return _lines(message, _glimpse)
 
 
 def plain_text(message: Mapping[str, Any]) -> str:
@@ -37,7 +43,7 @@ def echo_text(message: Mapping[str, Any]) -> str:
 
 def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
     """A chat as ``### ROLE(TOOL_CALL_ID): CONTENT[NAME(ARGUMENTS)]`` lines: the prompt where there is no template."""
-    return "".join(f"### {_speaker(_object(message))}: {echo_text(message)}\n" for message in messages)
+    return "".join(f"### {_speaker(_object(m))}: {prompt_text(m)}{calls_text(m)}\n" for m in messages)
 
 
 def blocks(message: Mapping[str, Any]) -> list[Any]:
@@ -54,6 +60,18 @@ def text_of(block: Any) -> str | None:
         return block
     text = _object(block).get("text")
     return text if isinstance(text, str) and _object(block).get("type") in TEXT else None
+
+
+def _lines(message: Mapping[str, Any], image: Callable[[Any], str | None]) -> str:
+    return "\n".join(line for block in blocks(message) for line in (text_of(block), image(block)) if line is not None)
+
+
+def _glimpse(block: Any) -> str | None:
+    line = _image(block)
+    if line is None or not line.startswith("image: data:"):
+        return line
+    kind, _, data = line.partition(",")
+    return f"{kind},{crc32(data.encode(errors='surrogatepass')):08x}"
 
 
 def _image(block: Any) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import time
+from functools import cache
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,11 +15,28 @@ from llmdsim.test.doors import DONE, events, shared, text, until
 try:
     import httpx
     import openai
+    import pydantic
 except ImportError:
-    httpx = openai = None  # type: ignore[assignment]
+    httpx = openai = pydantic = None  # type: ignore[assignment]
 
 MISSING = None if openai else "the openai package is not installed"
 HI: Any = [{"role": "user", "content": "one two three"}]
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOLS: Any = [{"type": "function", "function": {"name": "weather", "description": "tells it", "parameters": SCHEMA}}]
+NAMED: Any = {"type": "function", "function": {"name": "weather"}}
+
+
+def place() -> Any:
+    """A type of a client's own; pydantic comes with the openai package."""
+    return pydantic.create_model("Place", city=(str, ...), n=(int, ...))
+
+
+@cache
+def client(port: int) -> Any:
+    """The client of a shared daemon, which all tests share too: to make one takes longer than to use it."""
+    made = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="unused", max_retries=0, timeout=20)
+    atexit.register(made.close)
+    return made
 
 
 class OpenAITests(SynchronousTestCase):
@@ -25,9 +44,7 @@ class OpenAITests(SynchronousTestCase):
     arguments = "--mode", "echo", "--served-model-name", "base", "alias", "--max-model-len", "64"
 
     def setUp(self) -> None:
-        url = f"http://127.0.0.1:{shared(*self.arguments)}/v1"
-        self.client: Any = openai.OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=20)
-        self.addCleanup(self.client.close)
+        self.client = client(shared(*self.arguments))
 
     def test_models_are_listed(self) -> None:
         self.assertEqual([model.id for model in self.client.models.list()], ["base", "alias"])
@@ -61,6 +78,15 @@ class OpenAITests(SynchronousTestCase):
         self.assertEqual("".join(said), "one two three")
         self.assertEqual(final.choices[0].message.content, "one two three")
 
+    def test_log_probabilities_are_told_of_each_token(self) -> None:
+        options = {"model": "base", "messages": HI, "logprobs": True, "top_logprobs": 2}
+        whole = self.client.chat.completions.create(**options).choices[0].logprobs.content
+        with self.client.chat.completions.stream(**options) as stream:
+            streamed = stream.until_done().get_final_completion().choices[0].logprobs.content
+        for told in (whole, streamed):
+            self.assertEqual([each.token for each in told][:3], ["one ", "two ", "three"])
+            self.assertEqual({len(each.top_logprobs) for each in told}, {2})
+
     def test_a_text_is_completed_and_streamed(self) -> None:
         create = self.client.completions.create
         answer = create(model="base", prompt=["one two", "three"], max_tokens=9)
@@ -84,6 +110,88 @@ class OpenAITests(SynchronousTestCase):
             with self.assertRaises(kind) as raised:
                 create(**{"model": "base", "messages": HI, **body})
             self.assertEqual(raised.exception.param, param)
+
+
+class Made(SynchronousTestCase):
+    """A client of a daemon that makes its answers up, the same ones in each run."""
+
+    skip = MISSING
+    arguments: tuple[str, ...] = ("--seed", "1")
+
+    def setUp(self) -> None:
+        self.client = client(shared(*self.arguments))
+
+    def chat(self, **options: Any) -> Any:
+        return self.client.chat.completions.create(model="m", messages=HI, **options).choices[0]
+
+    def streamed(self, **options: Any) -> Any:
+        with self.client.chat.completions.stream(model="m", messages=HI, **options) as stream:
+            return stream.until_done().get_final_completion().choices[0]
+
+
+class FormTests(Made):
+    def test_required_and_named_tools_are_called_whole_and_streamed(self) -> None:
+        for choice in ("required", NAMED):
+            for ask in (self.chat, self.streamed):
+                call = ask(tools=TOOLS, tool_choice=choice).message.tool_calls[0].function
+                self.assertEqual((call.name, list(json.loads(call.arguments))), ("weather", ["city"]))
+
+    def test_one_tool_is_called_where_no_two_may_be(self) -> None:
+        for ask in (self.chat, self.streamed):
+            answer = ask(tools=TOOLS, tool_choice="required", parallel_tool_calls=False)
+            self.assertEqual(len(answer.message.tool_calls), 1)
+
+    def test_an_answer_is_parsed_into_the_clients_own_type(self) -> None:
+        answer = self.client.chat.completions.parse(model="m", messages=HI, response_format=place())
+        self.assertIsInstance(answer.choices[0].message.parsed.city, str)
+        self.assertIsInstance(self.streamed(response_format=place()).message.parsed.city, str)
+        self.assertIsInstance(
+            self.client.responses.parse(model="m", input="hi", text_format=place()).output_parsed.n, int
+        )
+
+    def test_vectors_are_the_same_as_numbers_and_as_base64(self) -> None:
+        create = self.client.embeddings.create
+        numbers = create(model="m", input=["a", "b"], encoding_format="float")
+        self.assertEqual([each.index for each in numbers.data], [0, 1])
+        decoded = create(model="m", input=["a", "b"])  # the package asks for base64
+        for left, right in zip(numbers.data, decoded.data, strict=True):
+            self.assertTrue(all(abs(a - b) < 1e-6 for a, b in zip(left.embedding, right.embedding, strict=True)))
+
+
+class ThoughtTests(Made):
+    arguments = ("--seed", "1", "--reasoning-parser", "qwen3")
+
+    def test_a_thought_is_beside_the_content(self) -> None:
+        self.assertTrue(self.chat().message.reasoning)
+        chunks = self.client.chat.completions.create(model="m", messages=HI, stream=True)
+        deltas = [chunk.choices[0].delta for chunk in chunks]
+        kinds = [
+            "reasoning" if getattr(delta, "reasoning", None) else "content" for delta in deltas if delta.content != ""
+        ]
+        self.assertEqual(kinds, sorted(kinds, reverse=True))
+        self.assertEqual(set(kinds), {"reasoning", "content"})
+
+
+class ResponseTests(Made):
+    arguments = OpenAITests.arguments
+
+    def test_a_response_is_made_kept_and_continued(self) -> None:
+        made = self.client.responses.create(model="base", input="one two")
+        self.assertEqual((made.output_text, made.status), ("one two", "completed"))
+        self.assertEqual(self.client.responses.retrieve(made.id).output_text, "one two")
+        after = self.client.responses.create(model="base", input="three", previous_response_id=made.id)
+        self.assertEqual((after.output_text, after.previous_response_id), ("three", made.id))
+        self.assertGreater(after.usage.input_tokens, made.usage.input_tokens)
+
+    def test_a_response_is_streamed(self) -> None:
+        with self.client.responses.stream(model="base", input="one two") as stream:
+            kinds = [event.type for event in stream]
+            self.assertEqual(stream.get_final_response().output_text, "one two")
+        self.assertEqual((kinds[0], kinds[-1]), ("response.created", "response.completed"))
+
+    def test_an_unknown_response_is_not_found(self) -> None:
+        self.assertRaises(openai.NotFoundError, self.client.responses.retrieve, "resp_none")
+        self.assertRaises(openai.NotFoundError, self.client.responses.cancel, "resp_none")
 
 
 class SlowTests(SynchronousTestCase):
@@ -112,13 +220,21 @@ class SlowTests(SynchronousTestCase):
         self.assertGreaterEqual(round(first, 2), 0.2)
         self.assertGreaterEqual(round(last, 2), 0.4)
 
+    def test_a_response_in_the_background_is_polled_and_cancelled(self) -> None:
+        responses = client(shared(*self.arguments)).responses
+        made = responses.create(model="m", input="hi", background=True)
+        self.assertIn(made.status, ("queued", "in_progress"))
+        self.assertIn(responses.retrieve(made.id).status, ("queued", "in_progress"))
+        self.assertEqual(responses.cancel(made.id).status, "cancelled")
+        until(self.idle)
+
     def stream(self, tokens: int) -> Any:
         """An open stream, which has the only seat once it is entered."""
         return httpx.stream("POST", f"{self.url}/v1/completions", json=text(tokens, stream=True), timeout=20)
 
     def complete(self, retries: int, **options: Any) -> Any:
-        with openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=retries, timeout=20) as client:
-            return client.completions.create(model="m", prompt="hi", max_tokens=1, **options)
+        with openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=retries, timeout=20) as mine:
+            return mine.completions.create(model="m", prompt="hi", max_tokens=1, **options)
 
     def idle(self) -> bool:
         return (

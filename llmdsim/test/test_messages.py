@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmdsim.sim.messages import calls_text, content_text, echo_text, plain_text, transcript
+from llmdsim.sim.messages import calls_text, content_text, echo_text, plain_text, prompt_text, transcript
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=4)
 KINDS = st.sampled_from(["text", "image_url", "input_text", "input_image", "input_audio", "function", "odd"])
@@ -31,6 +31,14 @@ class ContentTests(SynchronousTestCase):
 
     def test_plain_text_leaves_images_out(self):
         self.assertEqual(plain_text({"content": [PICTURE, {"type": "text", "text": "there"}]}), "there")
+
+    def test_a_prompt_has_the_checksum_of_a_picture_and_not_its_data(self):
+        pictures = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{c * 9999}"}} for c in "AB"]
+        first, second = (prompt_text({"content": [picture]}) for picture in pictures)
+        self.assertRegex(first, r"\Aimage: data:image/png;base64,[0-9a-f]{8}\Z")
+        self.assertNotEqual(first, second)
+        self.assertEqual(transcript([{"role": "user", "content": pictures}]), f"### user: {first}\n{second}\n")
+        self.assertEqual(prompt_text({"content": [PICTURE]}), "image: http://x/y.png")
 
     def test_sound_and_film_are_silent(self):
         sound = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}

@@ -120,6 +120,15 @@ class DescriptionTests(SynchronousTestCase):
             for method in item:
                 self.assertFalse(door.ask(method.upper(), path).body.startswith(b'{"detail":'), (method, path))
 
+    def test_the_document_tells_refusals_that_are_sent_and_keeps_vllms_own(self) -> None:
+        door = Door()
+        document, vllm = door.ask("GET", "/openapi.json").json()["paths"], openapi()["paths"]
+        for method, path in (("get", "/v1/responses/{response_id}"), ("post", "/v1/responses/{response_id}/cancel")):
+            told, sent = document[path][method]["responses"], door.ask(method.upper(), path)
+            self.assertIn(str(sent.status), told)
+            self.assertEqual(told | vllm[path][method]["responses"], told)
+            self.assertNotIn(str(sent.status), vllm[path][method]["responses"])
+
     def test_every_reference_of_the_document_is_in_it(self) -> None:
         heard = Door().ask("GET", "/openapi.json")
         named = set(re.findall(r'"#/components/schemas/([^"]+)"', heard.body.decode()))

@@ -23,6 +23,10 @@ class MessageTests(SynchronousTestCase):
         ]
         self.assertEqual(messages(items), [{"role": "user", "content": parts}, {"role": "developer", "content": "b"}])
 
+    def test_a_bare_reference_to_an_earlier_item_is_passed_over(self) -> None:
+        untyped: list[Any] = [{"id": "x"}, {"id": "x", "role": "user"}, {"id": "x", "role": 5, "content": "a"}]
+        self.assertEqual(messages([*untyped, {"id": "x", "role": "user", "content": {}}]), [])
+
     def test_a_call_and_its_result_are_an_assistants_and_a_tools_message(self) -> None:
         result = {"type": "function_call_output", "call_id": "1", "output": "42"}
         self.assertEqual(
