@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import attrs
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorCore, IStreamServerEndpoint
 from twisted.internet.threads import deferToThreadPool
@@ -27,12 +27,13 @@ from twisted.python.usage import Options as UsageOptions
 
 from llmdsim import events, tls
 from llmdsim.config import Config, ConfigError, HelpRequested, load
-from llmdsim.dataset import Echo, Presets
 from llmdsim.events import Publisher
 from llmdsim.grpc.sniff import GrpcFactory
+from llmdsim.sim.author import Source
 from llmdsim.sim.memory import unheard
 from llmdsim.sim.plan import Tokenizer
 from llmdsim.sim.rank import Rank
+from llmdsim.source import choose_source
 from llmdsim.tokenizer import choose
 from llmdsim.web.site import Site, make_site
 from llmdsim.web.transport import Endpoint
@@ -68,13 +69,14 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:
         from twisted.internet import reactor
     config = options.config
     seed = time.time_ns() if config.seed is None else config.seed
-    service, threads = MultiService(), Threads(reactor)
+    service, threads, reader = House(), Threads(reactor), Reader(reactor)
     service.setName("llmdsim")
     threads.setServiceParent(service)
+    reader.setServiceParent(service)
     for note in config.notes:
         log.info("{note}", note=note)
     tokenizer = _tokenizer(config)
-    source = Echo(tokenizer.encode) if config.mode == "echo" else Presets(tokenizer.encode, shortest=_shortest(config))
+    source = _source(config, tokenizer, reader)
     for part in config.ranks():
         publisher = _publisher(part, reactor)
         heard = unheard if publisher is None else publisher.note
@@ -85,12 +87,28 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:
     return service
 
 
+class House(MultiService):
+    """All ranks, and the threads that work for them until the last rank has stopped."""
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop the ranks together, then the threads."""
+        Service.stopService(self)
+        threads = [part for part in self if isinstance(part, Threads)]
+        stopped = DeferredList([maybeDeferred(part.stopService) for part in self if part not in threads])
+
+        def end(_: object) -> None:
+            for part in threads:
+                part.stopService()
+
+        return stopped.addCallback(end)
+
+
 class Threads(Service):
     """The thread pool for what would block the reactor."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, most: int = THREADS) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(0, THREADS, "llmdsim")
+        self._pool = ThreadPool(0, most, "llmdsim")
 
     def offload(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         """Run a function in a thread; fires with its result."""
@@ -105,6 +123,20 @@ class Threads(Service):
         """Wait for the work in hand."""
         super().stopService()
         self._pool.stop()
+
+
+class Reader(Threads):
+    """The one thread that reads the files of datasets; ``closing`` are called when it has ended."""
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor, 1)
+        self.closing: list[Callable[[], None]] = []
+
+    def stopService(self) -> None:
+        """Wait for the work in hand, then let go of the files."""
+        super().stopService()
+        for close in self.closing:
+            close()
 
 
 class RankService(MultiService):
@@ -233,9 +265,18 @@ def _publisher(config: Config, reactor: Any) -> Publisher | None:
     return Publisher(wanted, reactor, time.time, Sockets)
 
 
-def _shortest(config: Config) -> int:
-    """A model's answers reach small limits, which strict clients rely on; the length model would often stay below."""
-    return 20 if config.strict else 1
+def _source(config: Config, tokenizer: Tokenizer, reader: Reader) -> Source:
+    try:
+        return choose_source(
+            config,
+            tokenizer,
+            run=reader.offload,
+            at_end=reader.closing.append,
+            log=lambda text: log.info("{text}", text=text),
+            warn=lambda text: log.warn("{text}", text=text),
+        )
+    except ValueError as problem:
+        _give_up(str(problem), 1)
 
 
 def _settle() -> None:

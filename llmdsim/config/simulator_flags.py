@@ -127,9 +127,9 @@ class SimulatorFlags:
     data_parallel_size: int = flag(1, _RANKS, "ranks in this process, 1 to 8, each with its own port")
     data_parallel_rank: int = flag(-1, _RANKS, "be this one rank, 0 to 7; -1: be all of them")
 
-    dataset_path: str = flag("", _DATA, "SQLite file of recorded answers")
-    dataset_url: str = flag("", _DATA, "where to download that file from")
-    dataset_in_memory: bool = flag(False, _DATA, "load the file into memory")
+    dataset_path: str = flag("", _DATA, "SQLite file of recorded answers; NAME=PATH,NAME=PATH for several models")
+    dataset_url: str = flag("", _DATA, "where to download that file from if it does not exist")
+    dataset_in_memory: bool = flag(False, _DATA, "copy the file into memory, which is quicker")
     dataset_table_name: str = flag("llmd", _DATA, "the table that holds the answers")
 
     render_url: str = flag("http://localhost:8082", _TOKENS, "render service that tokenizes", later=True)

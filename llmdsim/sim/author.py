@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from llmdsim.config import Config
 from llmdsim.faults import BAD_REQUEST, Fault
@@ -37,12 +39,14 @@ class Source(Protocol):
     Where plain answers come from; ``limit`` is the most tokens, ``request.max_tokens`` what the client set.
 
     ``filler``: the text means nothing, so that a part of it may serve as reasoning; ``compose`` writes so many
-    tokens of such text.
+    tokens of such text. A source that has to wait gives a Deferred. It raises Fault where it cannot answer.
     """
 
     filler: bool
 
-    def draft(self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, rng: Random) -> Draft: ...
+    def draft(
+        self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, rng: Random
+    ) -> Draft | Deferred[Draft]: ...
     def compose(self, length: int, rng: Random) -> Tokens: ...
 
 
@@ -53,15 +57,18 @@ class Encoder(Protocol):
 
 
 class Author:
-    """Writes drafts for one rank."""
+    """Writes drafts for one rank; ``failed`` counts those that the source could not give."""
 
-    def __init__(self, config: Config, encoder: Encoder, source: Source) -> None:
+    def __init__(self, config: Config, encoder: Encoder, source: Source, failed: Callable[[int], object]) -> None:
         self._config = config
         self._encoder = encoder
         self._source = source
+        self._failed = failed
         self._ranges = Ranges.of(config)
 
-    def draft(self, request: Request, prompt: Prompt, text: str, tokens: Tokens, limit: int, rng: Random) -> Draft:
+    async def draft(
+        self, request: Request, prompt: Prompt, text: str, tokens: Tokens, limit: int, rng: Random
+    ) -> Draft:
         """The raw answer to one prompt: at most ``limit`` tokens. ``text`` is the prompt as it was tokenized."""
         dictated = DICTATED.match(text) if "SAY<<" in text else None
         if dictated is not None:
@@ -70,11 +77,19 @@ class Author:
         if formed is not None:
             draft = self._fit(self._encoder.encode(formed, False), limit)
         else:
-            draft = self._source.draft(request, prompt, tokens, limit, rng)
+            draft = await self._sourced(request, prompt, tokens, limit, rng)
         if not request.form.thinking:
             return draft
         thought, said = self._thought(draft.tokens, formed is None and self._source.filler, rng)
         return self._fit(self._joined(thought, said), limit, draft.complete)
+
+    async def _sourced(self, request: Request, prompt: Prompt, tokens: Tokens, limit: int, rng: Random) -> Draft:
+        try:
+            draft = self._source.draft(request, prompt, tokens, limit, rng)
+            return await draft if isinstance(draft, Deferred) else draft
+        except Fault:
+            self._failed(1)
+            raise
 
     def _formed(self, request: Request, rng: Random) -> str | None:
         form = request.form

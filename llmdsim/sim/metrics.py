@@ -69,6 +69,7 @@ class Meters:
     lag: Callable[[float], None]
     generated: Callable[[int], None]
     step: Callable[[int], None]
+    source_failed: Callable[[int], None]
 
     def __init__(
         self,
@@ -149,6 +150,7 @@ class Meters:
         self.generated = counters["vllm:generation_tokens_total", ""].add
         self.step = histograms["vllm:iteration_tokens_total"].observe
         self._reactor_lag = histograms["llmdsim:reactor_lag_seconds"].observe
+        self.source_failed = counters["llmdsim:dataset_errors_total", ""].add
         self._aborted = counters["llmdsim:requests_aborted_total", ""].add
         self._bind_prefill(counters, histograms)
         self._bind_sizes(histograms)

@@ -102,10 +102,18 @@ class Sink(Protocol):
 class Planner:
     """Turns requests into plans, or refuses them: context window, limits."""
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, source: Source, offload: Offload, rng: Random) -> None:
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Tokenizer,
+        source: Source,
+        offload: Offload,
+        rng: Random,
+        source_failed: Callable[[int], object],
+    ) -> None:
         self._max_model_len = config.max_model_len
         self._tokenizer = tokenizer
-        self._author = Author(config, tokenizer, source)
+        self._author = Author(config, tokenizer, source, source_failed)
         self._offload = offload
         self._rng = rng
 
@@ -118,7 +126,8 @@ class Planner:
             if request.prompt_logprobs is not None or request.echo:
                 tokens = self._spelled(tokens)
             limit = self._limit(request, len(tokens.ids))
-            plans += [self._answer(request, prompt, text, tokens, limit, len(plans) + i) for i in range(request.n)]
+            first = len(plans)
+            plans += [await self._answer(request, prompt, text, tokens, limit, first + i) for i in range(request.n)]
         return plans
 
     async def read(self, prompt: Prompt) -> Tokens:
@@ -208,9 +217,11 @@ class Planner:
             )
         return limit
 
-    def _answer(self, request: Request, prompt: Prompt, text: str, tokens: Tokens, limit: int, index: int) -> Plan:
+    async def _answer(
+        self, request: Request, prompt: Prompt, text: str, tokens: Tokens, limit: int, index: int
+    ) -> Plan:
         rng = self._rng if request.seed is None else Random(f"{request.seed}:{index}")
-        draft = self._author.draft(request, prompt, text, tokens, limit, rng)
+        draft = await self._author.draft(request, prompt, text, tokens, limit, rng)
         spoken = cut(draft.tokens, draft.complete, self._tokenizer.eos, request.stops)
         return Plan(request, index, tokens, *spoken, self._own_texts(request, draft), limit, text)
 

@@ -73,7 +73,7 @@ class Rank:
         self.memory = Memory(config, self.adapters, self.meters, note)
         self.pacer = Pacer(clock, self.latency.gap, self.meters, self.memory.grow)
         self.state = State(self, self.pacer)
-        self.planner = Planner(config, tokenizer, source, offload, rng)
+        self.planner = Planner(config, tokenizer, source, offload, rng, self.meters.source_failed)
         self.started = clock.seconds()
         self.open = 0  # requests accepted and not yet answered
         self._serving: dict[str, Sequence[_Part]] = {}

@@ -224,6 +224,7 @@ TABLE = (
 
 OWN = (
     _counter("llmdsim:requests_aborted_total", "Requests whose client left before their end."),
+    _counter("llmdsim:dataset_errors_total", "Answers that the dataset could not give: broken rows, failed queries."),
     _histogram("llmdsim:pacing_lag_seconds", LAG, "How late a token left, in seconds."),
     _histogram("llmdsim:reactor_lag_seconds", LAG, "How late a call of the reactor's clock came, in seconds."),
 )

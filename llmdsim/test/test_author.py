@@ -34,13 +34,17 @@ def said(draft: Draft) -> str:
 
 
 class AuthorCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.failed: list[int] = []
+
     def author(self, source: Any = None, **flags: Any) -> Author:
         config = make_rank(**flags)[0].config
-        return Author(config, ENCODER, source or Presets(ENCODER.encode))
+        return Author(config, ENCODER, source or Presets(ENCODER.encode), self.failed.append)
 
     def draft(self, asked: Request, prompt: str = "hi", limit: int = 200, source: Any = None, **flags: Any) -> Draft:
         author = self.author(source, **flags)
-        return author.draft(asked, prompt, prompt, ENCODER.encode(prompt), limit, Random(1))
+        drafted = author.draft(asked, prompt, prompt, ENCODER.encode(prompt), limit, Random(1))
+        return self.successResultOf(Deferred.fromCoroutine(drafted))
 
     def form(self, limit: int = 200, source: Any = None, **fields: Any) -> str:
         asked = request(limit, form=Form(**fields))

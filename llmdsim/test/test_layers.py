@@ -26,6 +26,12 @@ MAY_IMPORT = {
     "web": ("api", "sim", "config", "faults"),
     "grpc": ("api", "sim", "config", "faults"),
     "dataset": SOURCES,
+    "rows": SOURCES,
+    "progress": (),
+    "sqlite": (*SOURCES, "rows"),
+    "download": ("progress",),
+    "source": (*SOURCES, "dataset", "download", "progress", "sqlite"),
+    "builder": (*SOURCES, "rows", "download", "progress", "simulated", "tokenizer"),
     "template": SOURCES,
     "simulated": SOURCES,
     "huggingface": (*SOURCES, "template"),
@@ -35,7 +41,7 @@ MAY_IMPORT = {
     "replay": (),
     "events": (*SOURCES, "eventform", "replay"),
     "zeromq": ("events",),
-    "tap": ("zeromq", "tls", "web", "grpc", "api", "sim", "config", "faults", "dataset", "tokenizer", "events"),
+    "tap": ("zeromq", "tls", "web", "grpc", "api", "sim", "config", "faults", "source", "tokenizer", "events"),
     "cli": (),
 }
 # What stays outside of a floor: the engine knows no doors and no stores, the others no engine.
@@ -45,6 +51,7 @@ CLOSED = {
     **dict.fromkeys(
         ("dataset", "template", "simulated", "huggingface", "tokenizer", "events", "eventform", "replay"), ENGINE
     ),
+    **dict.fromkeys(("rows", "sqlite", "source", "builder"), ENGINE),
 }
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmdsim.tap import Options, Port, makeService
+from llmdsim.tap import Options, Port, Reader, Threads, makeService
 from llmdsim.test.doors import Client, chat, text
+from llmdsim.test.recordings import answers, write
 
 
 def parsed(*words: str) -> Options:
@@ -104,7 +106,7 @@ class ServiceTests(TapTestCase):
     def test_ranks_listen_on_consecutive_ports_and_count_apart(self) -> None:
         service, reactor = self.make("--data-parallel-size", "2", "--port", "8123")
         self.assertEqual([server[0] for server in reactor.tcpServers], [8123, 8124])
-        self.assertEqual([part.name for part in service][1:], ["rank 0", "rank 1"])
+        self.assertEqual([part.name for part in service][2:], ["rank 0", "rank 1"])
         self.client(reactor, 1).post("/v1/completions", text(3))
         counts = []
         for place in range(2):
@@ -139,6 +141,21 @@ class ServiceTests(TapTestCase):
     def test_a_chat_template_that_cannot_be_read_is_one_line_and_status_1(self) -> None:
         self.gives_up(1, "--chat-template", "/no/such/file.jinja")
 
+    def test_a_dataset_that_cannot_be_had_is_one_line_and_status_1(self) -> None:
+        said = self.gives_up(1, "--dataset-path", "/no/such/file")
+        self.assertEqual(said, "llmdsim: database file does not exist: /no/such/file\n")
+
+    def test_a_dataset_answers_and_is_closed_at_the_end(self) -> None:
+        path = write(Path(self.mktemp()), answers(("hi", "there")))
+        service, reactor = self.make("--dataset-path", str(path), "--dataset-in-memory")
+        answer = self.client(reactor).post("/v1/completions", text(9, prompt="hi", ignore_eos=False)).heard()
+        self.assertIn(b'"text":"there"', answer)
+        closed: list[str] = []
+        (reader,) = [part for part in service if isinstance(part, Reader)]
+        reader.closing.append(lambda: closed.append("closed"))
+        self.stop(service, reactor)
+        self.assertEqual(closed, ["closed"])
+
     def test_the_same_seed_gives_the_same_answers(self) -> None:
         first, second, other = (self.answers("--seed", seed) for seed in ("7", "7", "8"))
         self.assertEqual(first, second)
@@ -172,6 +189,16 @@ class StopTests(TapTestCase):
         self.assertTrue(stream.heard().endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"))
         self.successResultOf(stopped)
         self.assertFalse(self.listening(service))
+
+    def test_threads_work_until_the_last_request_has_ended(self) -> None:
+        service, reactor = self.make("--time-to-first-token", "5s")
+        self.client(reactor).post("/v1/chat/completions", chat(1))
+        stopped: Any = service.stopService()
+        threads = [part for part in service if isinstance(part, Threads)]
+        self.assertEqual([bool(part.running) for part in threads], [True, True])
+        reactor.advance(5)
+        self.successResultOf(stopped)
+        self.assertEqual([bool(part.running) for part in threads], [False, False])
 
     def test_stopping_gives_up_after_the_shutdown_timeout(self) -> None:
         service, reactor = self.make("--time-to-first-token", "500s", "--shutdown-timeout", "3")

@@ -1,0 +1,1 @@
+"""Makes datasets of conversations, for ``--dataset-path``: the command ``llmdsim-dataset``."""
