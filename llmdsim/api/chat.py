@@ -188,7 +188,7 @@ class ChatWriter(OpenAIWriter):
             choice["weight_versions"] = None
         chunk = self.envelope(self.chunk_object, [choice])
         self._count(chunk, plan, min(stop, len(plan.ids)))
-        return self.sign(chunk, last)
+        return self.sign(chunk, plan, last)
 
     def _choice(self, plan: Plan) -> dict[str, Any]:
         return {

@@ -111,7 +111,7 @@ class CompletionWriter(OpenAIWriter):
         chunk = self.envelope(self.chunk_object, [choice])
         if self.request.continuous_usage:
             chunk["usage"] = usage(plan.prompt_tokens, min(stop, len(plan.ids)))
-        return self.sign(chunk, last)
+        return self.sign(chunk, plan, last)
 
     def _choice(self, plan: Plan) -> dict[str, Any]:
         ids, count = self.request.return_token_ids, self.request.prompt_logprobs

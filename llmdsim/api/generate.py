@@ -1,7 +1,7 @@
 """
 ``/inference/v1/generate``: token ids in, token ids out.
 
-Media features, cache salts and transfer parameters are accepted; a simulated engine has no use for them.
+Media features and the parameters of encoder transfers are accepted; a simulated engine has no use for them.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class GenerateWriter:
                 "prompt_token_ids": prompt.ids if request.return_token_ids else None,
                 "mm_placeholders": None,
                 "metrics": timings(plans[0]) if self._config.enable_per_request_metrics else None,
-                "kv_transfer_params": None,
+                "kv_transfer_params": plans[0].kv_transfer_params,
                 "ec_transfer_params": None,
                 "output_mode": self._mode,
                 "choices": [self._choice(plan) for plan in plans],
@@ -227,7 +227,7 @@ def _question(body: Mapping[str, Any], sampling: Mapping[str, Any]) -> dict[str,
     transfer = given(body, "kv_transfer_params", given(sampling, "extra_args", {}).get("kv_transfer_params"))
     question = {name: sampling[name] for name in SAMPLED if name in sampling}
     question |= {name: body[name] for name in ASKED if body.get(name) is not None}
-    return question | {"kv_transfer_params": transfer if isinstance(transfer, dict) else None}
+    return question | {"kv_transfer_params": transfer}
 
 
 def _check_window(tokens: int, window: int) -> None:

@@ -133,16 +133,20 @@ class OpenAIWriter:
     def whole_ending(self, plans: Sequence[Plan]) -> dict[str, Any]:
         """The fields that every whole answer ends with."""
         return {
-            "kv_transfer_params": None,
+            "kv_transfer_params": plans[0].kv_transfer_params,
             "ec_transfer_params": None,
             "metrics": timings(plans[0]) if self.config.enable_per_request_metrics else None,
         }
 
-    def sign(self, chunk: dict[str, Any], last: bool) -> dict[str, Any]:
-        """Finish a token's chunk: the fingerprint rides on the last one, unless a usage chunk follows with it."""
+    def sign(self, chunk: dict[str, Any], plan: Plan, last: bool) -> dict[str, Any]:
+        """
+        Finish a token's chunk: the fingerprint rides on the last one, unless a usage chunk follows with it.
+
+        So does what a prefill answers.
+        """
         if last and not self.request.include_usage:
             chunk["system_fingerprint"] = self.fingerprint
-        chunk["kv_transfer_params"] = None
+        chunk["kv_transfer_params"] = plan.kv_transfer_params if last else None
         return chunk
 
     def _cached(self, plan: Plan) -> dict[str, Any]:

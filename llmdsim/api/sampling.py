@@ -12,6 +12,7 @@ from typing import Any
 from llmdsim.config import Config
 from llmdsim.faults import BAD_REQUEST, Fault, bad_value
 from llmdsim.sim.request import Stops
+from llmdsim.sim.transfer import Transfer
 
 EVERY = 20  # alternatives that stand for a whole vocabulary
 GREEDY = 1e-5  # temperatures below this choose the likeliest token
@@ -114,7 +115,7 @@ def request_fields(body: Mapping[str, Any], config: Config) -> dict[str, Any]:
         "return_token_ids": given(body, "return_token_ids", False),
         "tokens_as_ids": given(body, "return_tokens_as_token_ids", config.return_tokens_as_token_ids),
         "stream_interval": given(body, "stream_interval", config.stream_interval),
-        "remote_prefill": bool(given(body, "kv_transfer_params", {}).get("do_remote_prefill")),
+        "transfer": Transfer.read(body.get("kv_transfer_params")),
         "stream": given(body, "stream", False),
         "include_usage": usage,
         "continuous_usage": usage and (forced or bool(options.get("continuous_usage_stats"))),

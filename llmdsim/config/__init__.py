@@ -57,6 +57,8 @@ class Config(VllmFlags):
     allow_runtime_lora: bool = False
     responses_store: bool = False
     max_n: int = 16384
+    side_channel_host: str = ""
+    side_channel_port: int = 5600
 
     def __attrs_post_init__(self) -> None:
         derived = {

@@ -161,10 +161,6 @@ def _read_variable(row: Flag, value: str) -> Any:
 
 def surroundings(environ: Mapping[str, str]) -> dict[str, Any]:
     """What the environment says that is not a flag. Raises ConfigError."""
-    try:
-        max_n = int(environ.get("VLLM_MAX_N_SEQUENCES") or 16384)
-    except ValueError:
-        raise ConfigError("VLLM_MAX_N_SEQUENCES: expected an integer") from None
     return {
         "pod_name": environ.get("POD_NAME", ""),
         "pod_namespace": environ.get("POD_NAMESPACE", ""),
@@ -172,5 +168,14 @@ def surroundings(environ: Mapping[str, str]) -> dict[str, Any]:
         "dev_mode": environ.get("VLLM_SERVER_DEV_MODE") == "1",
         "allow_runtime_lora": environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "").lower() in ("1", "true"),
         "responses_store": environ.get("VLLM_ENABLE_RESPONSES_API_STORE", "").lower() in ("1", "true"),
-        "max_n": max_n,
+        "max_n": _integer(environ, "VLLM_MAX_N_SEQUENCES", 16384),
+        "side_channel_host": environ.get("VLLM_NIXL_SIDE_CHANNEL_HOST", ""),
+        "side_channel_port": _integer(environ, "VLLM_NIXL_SIDE_CHANNEL_PORT", 5600),
     }
+
+
+def _integer(environ: Mapping[str, str], name: str, default: int) -> int:
+    try:
+        return int(environ.get(name) or default)
+    except ValueError:
+        raise ConfigError(f"{name}: expected an integer") from None

@@ -17,14 +17,23 @@ from llmdsim.sim.media import media, spans
 from llmdsim.sim.metrics import Meters
 from llmdsim.sim.plan import Plan
 from llmdsim.sim.request import Conversation, Prompt
+from llmdsim.sim.transfer import Connector
 
 
 class Memory:
-    """The KV memory of one rank; ``note`` hears of every change of the cache."""
+    """The KV memory of one rank; ``note`` hears of every change of the cache, ``wall`` tells Unix time in seconds."""
 
-    def __init__(self, config: Config, adapters: Adapters, meters: Meters, note: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        adapters: Adapters,
+        meters: Meters,
+        note: Callable[[Event], None],
+        wall: Callable[[], float],
+    ) -> None:
         self._adapters, self._meters = adapters, meters
         self._cache = _cache(config, note) if has_cache(config) else None
+        self._connector = Connector(config, wall, 0 if self._cache is None else config.kv_cache_size)
 
     def prepare(self, plan: Plan) -> None:
         """Name a plan's blocks. Raises Fault(BAD_REQUEST) where they can never fit."""
@@ -39,14 +48,19 @@ class Memory:
     def reserve(self, plan: Plan) -> bool:
         """Take a plan's blocks, if they are to be had; then ``plan.cached_tokens`` is known."""
         cache, ticket = self._cache, plan.ticket
-        if cache is None or ticket is None:
-            return True
-        if not cache.fits(ticket):
-            return False
-        plan.cached_tokens = cache.start(ticket)
-        plan.boundary = 1
-        self._meters.prefix_lookup(plan.prompt_tokens, plan.cached_tokens)
+        if cache is not None and ticket is not None:
+            if not cache.fits(ticket):
+                return False
+            plan.cached_tokens = cache.start(ticket)
+            plan.boundary = 1
+            self._meters.prefix_lookup(plan.prompt_tokens, plan.cached_tokens)
+        self._fetch(plan)
         return True
+
+    def offer(self, plan: Plan, wait: float) -> None:
+        """Tell who asked for it where the blocks of a prompt lie, which is computed in ``wait`` seconds."""
+        request = plan.request
+        plan.kv_transfer_params = self._connector.answer(request.transfer, request.id, plan.prompt_tokens, wait)
 
     def grow(self, plan: Plan, spoken: int) -> None:
         """Store the blocks that so many spoken tokens have filled; sets when to come again."""
@@ -75,6 +89,14 @@ class Memory:
         """Cache again, from nothing."""
         if self._cache is not None:
             self._cache.wake()
+
+    def _fetch(self, plan: Plan) -> None:
+        """Have the blocks that another instance computed, beyond those that are cached here."""
+        transfer, local = plan.request.transfer, plan.cached_tokens
+        if self._connector.asked(transfer):
+            plan.external_tokens = self._connector.external(transfer, plan.prompt_tokens, local)
+            plan.cached_tokens += plan.external_tokens
+            self._meters.external_lookup(plan.prompt_tokens - local, plan.external_tokens)
 
     def _adapter(self, name: str | None) -> tuple[str, str] | None:
         adapter = None if name is None else self._adapters.known.get(name)

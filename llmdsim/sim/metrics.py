@@ -16,10 +16,13 @@ from llmdsim.sim import series
 from llmdsim.sim.meter import Counter, Family, Gauge, Histogram, Page
 from llmdsim.sim.series import OWN, TABLE, Row, one_two_five
 
-CACHED = (
+LOCAL = (
     ("vllm:prompt_tokens_by_source_total", "local_cache_hit"),
-    ("vllm:prompt_tokens_cached_total", ""),
     ("vllm:prompt_tokens_cached_by_source_total", "device"),
+)
+EXTERNAL = (
+    ("vllm:prompt_tokens_by_source_total", "external_kv_transfer"),
+    ("vllm:prompt_tokens_cached_by_source_total", "p2p"),
 )
 
 
@@ -160,9 +163,13 @@ class Meters:
         self._ttft = histograms["vllm:time_to_first_token_seconds"].observe
         self._prompt = counters["vllm:prompt_tokens_total", ""].add
         self._computed = counters["vllm:prompt_tokens_by_source_total", "local_compute"].add
-        self._cached = tuple(counters[name, source].add for name, source in CACHED)
+        self._cached = counters["vllm:prompt_tokens_cached_total", ""].add
+        self._local = tuple(counters[key].add for key in LOCAL)
+        self._external = tuple(counters[key].add for key in EXTERNAL)
         self._queried = counters["vllm:prefix_cache_queries_total", ""].add
         self._hit = counters["vllm:prefix_cache_hits_total", ""].add
+        self._queried_outside = counters["vllm:external_prefix_cache_queries_total", ""].add
+        self._hit_outside = counters["vllm:external_prefix_cache_hits_total", ""].add
 
     def _bind_sizes(self, histograms: Mapping[str, Histogram]) -> None:
         self._prompt_size = histograms["vllm:request_prompt_tokens"].observe
@@ -183,13 +190,16 @@ class Meters:
 
     # What happens to a request
 
-    def first_token(self, ttft: float, prompt_tokens: int, cached_tokens: int) -> None:
-        """The prefill of a sequence is done, ``ttft`` seconds after its arrival."""
+    def first_token(self, ttft: float, prompt_tokens: int, cached_tokens: int, external_tokens: int = 0) -> None:
+        """The prefill of a sequence is done, ``ttft`` seconds after its arrival; external tokens are cached ones."""
         self._ttft(ttft)
         self._prompt(prompt_tokens)
         self._computed(prompt_tokens - cached_tokens)
-        for count in self._cached:
-            count(cached_tokens)
+        self._cached(cached_tokens)
+        for count in self._local:
+            count(cached_tokens - external_tokens)
+        for count in self._external:
+            count(external_tokens)
 
     def finished(self, done: Finished) -> None:
         """A sequence has ended by itself; one whose client left is ``aborted``, as vLLM counts it nowhere."""
@@ -230,6 +240,11 @@ class Meters:
         self._queried(queried)
         self._hit(hit)
 
+    def external_lookup(self, queried: int, hit: int) -> None:
+        """The KV connector was asked for ``queried`` tokens, which the cache did not have, and got ``hit`` of them."""
+        self._queried_outside(queried)
+        self._hit_outside(hit)
+
     def lora(self, running: Sequence[str], waiting: Sequence[str]) -> None:
         """The adapters in use have changed; each combination stays, with the time when it was last seen."""
         key = ",".join(running), ",".join(waiting)
@@ -254,29 +269,6 @@ class Meters:
             gauges["vllm:engine_sleep_state", state].value = level == load.sleep_level
 
 
-def cache_info(
-    *,
-    block_size: int,
-    num_gpu_blocks: int,
-    max_model_len: int | None = None,
-    enable_prefix_caching: bool = True,
-    prefix_caching_hash_algo: str = "sha256",
-) -> dict[str, str]:
-    """The labels of ``vllm:cache_config_info`` without ``engine``: every CacheConfig field of vLLM 0.33, as str()."""
-    tokens = block_size * num_gpu_blocks
-    return {
-        **series.CACHE_DEFAULTS,
-        "block_size": str(block_size),
-        "effective_attention_block_size": str(block_size),
-        "enable_prefix_caching": str(enable_prefix_caching),
-        "kv_cache_max_concurrency": str(tokens / max_model_len if max_model_len else None),
-        "kv_cache_size_tokens": str(tokens),
-        "num_gpu_blocks": str(num_gpu_blocks),
-        "num_gpu_blocks_override": str(num_gpu_blocks),
-        "prefix_caching_hash_algo": prefix_caching_hash_algo,
-    }
-
-
 def meters(config: Config, load: Callable[[], Load], wall: Callable[[], float]) -> Meters:
     """The meters of one rank's configuration; a strict server shows adapters only where it serves them."""
     shows_adapters = config.enable_lora or bool(config.lora_modules) or not config.strict
@@ -284,7 +276,7 @@ def meters(config: Config, load: Callable[[], Load], wall: Callable[[], float]) 
         model_name=config.display_name,
         engine=max(config.data_parallel_rank, 0),
         max_model_len=config.max_model_len,
-        cache_info=cache_info(
+        cache_info=series.cache_info(
             block_size=config.block_size,
             num_gpu_blocks=config.kv_cache_size,
             max_model_len=config.max_model_len,

@@ -209,7 +209,7 @@ class Stream:
             meters.inter_token(now - plan.last)
         else:
             plan.first = now
-            meters.first_token(now - plan.arrival, plan.prompt_tokens, plan.cached_tokens)
+            meters.first_token(now - plan.arrival, plan.prompt_tokens, plan.cached_tokens, plan.external_tokens)
             pacer.turn_tokens += plan.prompt_tokens - plan.cached_tokens
         if count > 1:
             meters.inter_token_many(0.0, count - 1)

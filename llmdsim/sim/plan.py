@@ -57,6 +57,8 @@ class Plan:
     where the request wants log-probabilities.
     ``ticket`` is its share of the KV cache, and ``boundary`` the number of tokens at which the next block is full.
     ``prompt_text`` is the prompt as it was tokenized, empty for one of ids.
+    ``cached_tokens`` includes ``external_tokens``, which another instance computed; ``kv_transfer_params`` tell such
+    an instance of this one's blocks.
     The times are clock seconds, set as they pass.
     """
 
@@ -71,6 +73,8 @@ class Plan:
     limit: int = 0
     prompt_text: str = ""
     cached_tokens: int = 0
+    external_tokens: int = 0
+    kv_transfer_params: Mapping[str, Any] | None = None
     ticket: Ticket | None = None
     boundary: int = NEVER
     arrival: float = 0.0
@@ -88,7 +92,7 @@ def abort(plan: Plan, spoken: int) -> None:
     """Cut a plan to the tokens that were spoken; what follows them is an end without a token."""
     plan.texts = [*plan.texts[:spoken], ""]
     plan.ids = plan.ids[:spoken]
-    plan.finish, plan.stop_reason = "abort", None
+    plan.finish, plan.stop_reason, plan.kv_transfer_params = "abort", None, None
 
 
 class Sink(Protocol):

@@ -70,7 +70,7 @@ class Rank:
         self.admission = Admission(config, self.meters)
         self.latency = Latency(config, rng, lambda: self.scheduler.running)
         self.injection = Injection(config, rng)
-        self.memory = Memory(config, self.adapters, self.meters, note)
+        self.memory = Memory(config, self.adapters, self.meters, note, wall)
         self.pacer = Pacer(clock, self.latency.gap, self.meters, self.memory.grow)
         self.state = State(self, self.pacer)
         self.planner = Planner(config, tokenizer, source, offload, rng, self.meters.source_failed)
@@ -240,7 +240,9 @@ class Rank:
             return
         try:
             plan.scheduled = seat.granted
-            ttft = self.latency.ttft(plan.prompt_tokens, plan.cached_tokens, plan.request.remote_prefill)
+            remote = plan.request.transfer.do_remote_prefill
+            ttft = self.latency.ttft(plan.prompt_tokens, plan.cached_tokens, remote)
+            self.memory.offer(plan, ttft)
             sink.begin(plan)
             part.stream = self.pacer.speak(plan, sink, seat.granted + ttft)
             await self._heard(part.stream)

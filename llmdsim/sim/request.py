@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from llmdsim.sim.tools import Tool
+from llmdsim.sim.transfer import HERE, Transfer
 
 
 class Tokens(NamedTuple):
@@ -117,5 +118,5 @@ class Request:
     prompt_logprobs: int | None = None
     tokens_as_ids: bool = False
     stream_interval: int = 1
-    remote_prefill: bool = False
+    transfer: Transfer = HERE
     bare_id: str = ""

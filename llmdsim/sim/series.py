@@ -94,6 +94,29 @@ def _histogram(name: str, bounds: tuple[float, ...], help: str) -> Row:
     return Row("histogram", name, help, bounds=bounds)
 
 
+def cache_info(
+    *,
+    block_size: int,
+    num_gpu_blocks: int,
+    max_model_len: int | None = None,
+    enable_prefix_caching: bool = True,
+    prefix_caching_hash_algo: str = "sha256",
+) -> dict[str, str]:
+    """The labels of ``vllm:cache_config_info`` without ``engine``: every CacheConfig field of vLLM 0.33, as str()."""
+    tokens = block_size * num_gpu_blocks
+    return {
+        **CACHE_DEFAULTS,
+        "block_size": str(block_size),
+        "effective_attention_block_size": str(block_size),
+        "enable_prefix_caching": str(enable_prefix_caching),
+        "kv_cache_max_concurrency": str(tokens / max_model_len if max_model_len else None),
+        "kv_cache_size_tokens": str(tokens),
+        "num_gpu_blocks": str(num_gpu_blocks),
+        "num_gpu_blocks_override": str(num_gpu_blocks),
+        "prefix_caching_hash_algo": prefix_caching_hash_algo,
+    }
+
+
 def one_two_five(limit: int) -> tuple[float, ...]:
     """The series 1, 2, 5, 10, 20, ... up to ``limit``, which belongs to it."""
     steps = (digit * 10**power for power in count() for digit in (1, 2, 5))

@@ -98,7 +98,7 @@ class QuestionTests(GenerateTestCase):
             self.ask(extra_args={"kv_transfer_params": remote}, kv_transfer_params=local),
             self.ask(extra_args={"kv_transfer_params": "x"}),
         ]
-        self.assertEqual([request.remote_prefill for request in found], [True, True, False, False])
+        self.assertEqual([request.transfer.do_remote_prefill for request in found], [True, True, False, False])
 
 
 class AnswerTests(GenerateTestCase):

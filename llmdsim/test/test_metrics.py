@@ -7,7 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmdsim.sim.meter import render
-from llmdsim.sim.metrics import Finished, Load, Meters, cache_info
+from llmdsim.sim.metrics import Finished, Load, Meters
+from llmdsim.sim.series import cache_info
 
 DONE = Finished(
     reason="stop",
