@@ -225,17 +225,17 @@ class AnyJsonTests(SynchronousTestCase):
         except Fault as fault:
             self.assertEqual(fault.kind.status, 400)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(st.sampled_from(NAMES), anything | st.dictionaries(st.sampled_from(FIELDS), anything))
     def test_no_value_is_met_with_anything_but_a_fault(self, name, body):
         self.attempt(name, body)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.sampled_from(NAMES), st.lists(message, max_size=2))
     def test_no_message_is_met_with_anything_but_a_fault(self, name, messages):
         self.attempt(name, {"model": "m", "max_tokens": 1, "messages": messages, "input": messages})
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.binary(max_size=30))
     def test_no_bytes_are_met_with_anything_but_a_fault(self, raw):
         try:

@@ -154,7 +154,7 @@ FLAGS = st.builds(
     st.sampled_from([0, 0.5, 1]),
     st.sampled_from([0, 0.5, 1]),
 )
-PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
+PATIENT = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 SCHEMA: st.SearchStrategy = st.deferred(lambda: WILD)
 WILD: st.SearchStrategy = st.booleans() | some_of(
