@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -18,8 +18,6 @@ from twisted.internet.defer import Deferred
 from llmdsim.config import Config
 from llmdsim.faults import BAD_REQUEST, Fault
 from llmdsim.sim.request import Constraint, Prompt, Request, Tokens
-from llmdsim.sim.synthesis.regexes import matching
-from llmdsim.sim.synthesis.values import Ranges, synthesize
 from llmdsim.sim.tools import Call, draw_calls
 
 SHORTEST_THOUGHT = 8  # tokens: whoever allows fewer sees reasoning alone
@@ -64,7 +62,6 @@ class Author:
         self._encoder = encoder
         self._source = source
         self._failed = failed
-        self._ranges = Ranges.of(config)
 
     async def draft(
         self, request: Request, prompt: Prompt, text: str, tokens: Tokens, limit: int, rng: Random
@@ -106,13 +103,20 @@ class Author:
             return self._matching(value, rng)
         if kind == "json":
             schema = json.loads(value) if isinstance(value, str) else value
-            return json.dumps(synthesize(schema, rng, self._ranges), ensure_ascii=False)
+            return self._json(schema, rng)
         if kind == "json_object":
-            return json.dumps(synthesize(_OBJECT, rng, self._ranges), ensure_ascii=False)
+            return self._json(_OBJECT, rng)
         return None  # grammars are not followed: plain text
+
+    def _json(self, schema: Any, rng: Random) -> str:
+        from llmdsim.sim.synthesis.values import Ranges, synthesize  # few need it, and it is slow to import
+
+        return json.dumps(synthesize(schema, rng, Ranges.of(self._config)), ensure_ascii=False)
 
     def _matching(self, pattern: str, rng: Random) -> str:
         try:
+            from llmdsim.sim.synthesis.regexes import matching
+
             return matching(pattern, rng)
         except ValueError as problem:
             raise Fault(BAD_REQUEST, f"Grammar error: {problem}") from None

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
 from llmdsim.config import Config
 from llmdsim.faults import bad_value
-from llmdsim.sim.synthesis.values import Ranges, synthesize
+
+if TYPE_CHECKING:
+    from llmdsim.sim.synthesis.values import Ranges
 
 
 @attrs.frozen(slots=True)
@@ -44,6 +46,8 @@ def draw_calls(
     """
     if not tools or choice == "none":
         return []
+    from llmdsim.sim.synthesis.values import Ranges  # few need it, and it is slow to import
+
     ranges = Ranges.of(config)
     if choice == "named":
         return [_call(_find(tools, named), rng, ranges)]
@@ -62,5 +66,7 @@ def _find(tools: Sequence[Tool], name: str | None) -> Tool:
 
 
 def _call(tool: Tool, rng: Random, ranges: Ranges) -> Call:
+    from llmdsim.sim.synthesis.values import synthesize
+
     value = synthesize({"type": "object", **tool.parameters}, rng, ranges)
     return Call(tool.name, json.dumps(value, ensure_ascii=False))
